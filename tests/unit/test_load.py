@@ -1,0 +1,189 @@
+"""The steady load against a server that fails in known ways."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from plugins.load import ROOT, running
+
+
+class Site:
+    """A small site that notes what it was sent."""
+
+    def __init__(self):
+        self.sales = []
+        self.keys = []
+        self.requests = 0
+        self.url = ""
+
+    async def whoami(self, request):
+        self.requests += 1
+        return web.json_response({"host": "app1", "release": "abc", "pid": 1})
+
+    async def cut(self, request):
+        """Close a kept connection without an answer, at every fifth request."""
+        self.requests += 1
+        if self.requests % 5 == 0:
+            request.transport.abort()
+        return web.json_response({})
+
+    async def broken(self, request):
+        return web.Response(status=500, text="no", headers={"X-Request-ID": "r1"})
+
+    async def login(self, request):
+        given = await request.json()
+        if given != {"username": "admin", "password": "right"}:
+            return web.Response(status=401)
+        return web.json_response({"access_token": "token"})
+
+    async def sell(self, request):
+        if request.headers["Authorization"] != "Bearer token":
+            return web.Response(status=401)
+        self.sales.append((await request.json())["item"])
+        self.keys.append(request.headers.get("Idempotency-Key"))
+        return web.json_response({"id": len(self.sales)}, status=201)
+
+    async def slow(self, request):
+        await asyncio.sleep(5)
+        return web.Response()
+
+
+@pytest.fixture
+def site():
+    site = Site()
+    app = web.Application()
+    app.router.add_get("/whoami", site.whoami)
+    app.router.add_get("/cut", site.cut)
+    app.router.add_get("/broken", site.broken)
+    app.router.add_get("/slow", site.slow)
+    app.router.add_post("/auth/login", site.login)
+    app.router.add_post("/sales", site.sell)
+    loop = asyncio.new_event_loop()
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    loop.run_until_complete(runner.setup())
+    listener = web.TCPSite(runner, "127.0.0.1", 0)
+    loop.run_until_complete(listener.start())
+    site.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield site
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "plugins.load", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_good_site_has_no_failure_and_says_who_answered(site):
+    with running(site.url, gets=["/whoami"], clients=8) as load:
+        pass
+    report = load.report
+    assert report["failed"] == 0
+    assert report["requests"] == report["counts"]["get"] == site.requests >= 8
+    assert report["hosts"] == {"app1": site.requests}
+    assert report["releases"]["abc"]["count"] == site.requests
+    assert 8 <= report["connections"] <= site.requests
+
+
+def test_rate_and_duration_are_bounds(site):
+    done = command("--url", site.url, "--get", "/whoami", "--rate", "50", "--duration", "2")
+    assert done.returncode == 0, done.stderr
+    assert 80 <= site.requests <= 110
+    assert "0 failed" in done.stdout
+
+
+def test_count_is_a_bound(site):
+    done = command("--url", site.url, "--get", "/whoami", "--rate", "0", "--count", "33")
+    assert done.returncode == 0, done.stderr
+    assert site.requests == 33
+
+
+def test_a_closed_connection_is_a_failure_and_is_not_sent_again(site):
+    with running(site.url, gets=["/cut"], clients=4, count=50, fresh=0) as load:
+        load._process.wait(30)
+    assert load.report["requests"] == site.requests == 50
+    assert load.report["failed"] == len(load.report["failures"]) == 10
+    assert load._process.returncode == 1
+
+
+def test_a_retry_is_only_on_request(site):
+    with running(site.url, gets=["/cut"], clients=1, count=50, retry_idempotent=1) as load:
+        load._process.wait(30)
+    assert load.report["failed"] == 0
+    assert load.report["retries"] == site.requests - 50 >= 10
+
+
+def test_a_failure_says_what_and_where(site):
+    with running(site.url, gets=["/whoami", "/broken"], clients=4, rate=200) as load:
+        pass
+    failure = load.report["failures"][0]
+    assert (failure["status"], failure["url"]) == (500, "GET /broken")
+    assert (failure["request_id"], failure["body"]) == ("r1", "no")
+    assert load.report["failed_by_kind"]["get"] == load.report["statuses"]["500"]
+    assert "GET /broken" in load.summary
+
+
+def test_a_slow_answer_is_a_failure(site):
+    done = command("--url", site.url, "--get", "/slow", "--timeout", "0.3", "--count", "1")
+    assert done.returncode == 1
+    assert "timeout" in done.stdout
+
+
+def test_every_acknowledged_sale_is_kept(site):
+    with running(
+        site.url, gets=["/whoami"], sales=0.5, sales_password="right", clients=4, rate=200
+    ) as load:
+        pass
+    kept = load.report["acknowledged"]
+    assert sorted(sale["item"] for sale in kept) == sorted(site.sales)
+    assert sorted(sale["key"] or "" for sale in kept) == sorted(key or "" for key in site.keys)
+    assert {sale["id"] for sale in kept} == set(range(1, len(site.sales) + 1))
+    assert load.report["unacknowledged"] == []
+
+
+def test_a_wrong_password_stops_the_load(site):
+    with (
+        pytest.raises(RuntimeError, match="login failed: status 401"),
+        running(site.url, sales=0.5, sales_password="wrong"),
+    ):
+        pass
+
+
+def test_the_stop_file_ends_it(site, tmp_path: Path):
+    stop = tmp_path / "stop"
+    with running(site.url, gets=["/whoami"], clients=2, stop_file=stop) as load:
+        stop.touch()
+        assert load._process.wait(10) == 0
+    assert load.report["seconds"] < 10
+
+
+def test_a_load_that_sent_nothing_proves_nothing(site, tmp_path: Path):
+    stop = tmp_path / "stop"
+    stop.touch()
+    done = command("--url", site.url, "--get", "/whoami", "--stop-file", str(stop), "--rate", "1")
+    assert site.requests == 0
+    assert done.returncode == 1
+
+
+def test_connect_goes_to_the_address_and_keeps_the_name(site):
+    port = site.url.rpartition(":")[2]
+    done = command(
+        "--url", f"http://www.example.com:{port}", "--connect", "127.0.0.1",
+        "--get", "/whoami", "--count", "5",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert site.requests == 5
