@@ -1,0 +1,57 @@
+"""The OpenAPI document at /openapi.json: what an operation may answer is listed, all of it."""
+
+import http
+
+import flask_smorest
+from flask_smorest.utils import prepare_response
+
+from . import errors
+
+
+class Api(flask_smorest.Api):
+    """flask-smorest with our error format."""
+
+    ERROR_SCHEMA = errors.Problem
+    # A default response would document every status, and so none.
+    DEFAULT_ERROR_RESPONSE_NAME = None
+
+    def _register_error_handlers(self):
+        """Leave errors to errors.py, which also serves what is not part of the API."""
+
+    def _register_responses(self):
+        for status in http.HTTPStatus:
+            if status >= 400:
+                response = {"description": status.phrase, "schema": self.ERROR_SCHEMA}
+                prepare_response(response, self.spec, errors.CONTENT_TYPE)
+                self.spec.components.response(status.name, response, lazy=True)
+
+
+class Blueprint(flask_smorest.Blueprint):
+    """A blueprint whose operations say in one line how they may fail."""
+
+    def problems(self, *statuses):
+        """Document problems of these statuses; 500 is always possible."""
+
+        def decorate(view):
+            for status in (*statuses, 500):
+                view = self.alt_response(status, http.HTTPStatus(status).name)(view)
+            return view
+
+        return decorate
+
+
+def init_app(app, blueprints):
+    """Register the blueprints, and their document."""
+    app.config.update(
+        API_TITLE="refapp",
+        API_VERSION="1",
+        OPENAPI_VERSION="3.1.0",
+        OPENAPI_URL_PREFIX="/",
+        OPENAPI_JSON_PATH="openapi.json",
+    )
+    api = Api(app)
+    api.spec.components.security_scheme(
+        "bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+    )
+    for blueprint in blueprints:
+        api.register_blueprint(blueprint)

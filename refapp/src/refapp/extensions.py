@@ -1,0 +1,17 @@
+"""What blueprints share; each connects at its first use, none at import."""
+
+from .db import Database
+from .edge import Edge
+from .redis import Redis
+from .store import Store
+
+db = Database()
+edge = Edge()
+redis = Redis()
+store = Store()
+
+
+def init_app(app):
+    """Bind every extension to the application."""
+    for extension in (db, redis, store, edge):
+        extension.init_app(app)

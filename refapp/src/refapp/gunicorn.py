@@ -1,0 +1,72 @@
+"""gunicorn's settings: `gunicorn --config python:refapp.gunicorn refapp.wsgi:app`.
+
+Sockets come from systemd (LISTEN_FDS): the type's port and the instance's probe socket.
+"""
+
+import os
+import shutil
+import tempfile
+
+# Workers count in files that /metrics adds up. A directory for this master alone, because on
+# a deploy two of them run side by side; in RAM where systemd gives us such a place.
+_runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or None
+_metrics = tempfile.mkdtemp(prefix="refapp-metrics-", dir=_runtime)
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = _metrics
+
+# For `gunicornc`, which scales workers live; one for each release that runs.
+_name = f"gunicorn-{os.environ.get('APP_PROCESS', 'web')}-{os.environ.get('APP_RELEASE', 'dev')}"
+control_socket = os.path.join(_runtime or _metrics, f"{_name}.ctl")
+
+worker_class = "gthread"
+workers = int(os.environ.get("WEB_CONCURRENCY") or len(os.sched_getaffinity(0)))
+threads = 16
+
+# Longer than the balancers keep an idle connection (3 s): the side that sends requests must
+# be the one that closes, or a request meets a closing connection.
+keepalive = 75
+# A worker whose main loop hangs is killed; requests have shorter limits of their own.
+timeout = 30
+# Longer than the longest request, shorter than the unit's stop timeout.
+graceful_timeout = 25
+# Heartbeat files; on a disk a write can block the loop that must beat.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+# X-Forwarded-* are read by the app's ProxyFix, which knows how many hops there are.
+forwarded_allow_ips = ""
+# refapp logs each request itself, with its id and user.
+accesslog = None
+logconfig_dict = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "refapp.logs.JSONFormatter"}},
+    "handlers": {
+        "stdout": {
+            "class": "logging.StreamHandler",
+            "stream": "ext://sys.stdout",
+            "formatter": "json",
+        }
+    },
+    "loggers": {
+        "gunicorn.error": {"level": "INFO", "handlers": ["stdout"], "propagate": False},
+    },
+    "root": {"level": "INFO", "handlers": ["stdout"]},
+}
+
+
+def child_exit(server, worker):
+    """Drop the gauges of a worker that is gone."""
+    from prometheus_client import multiprocess
+
+    multiprocess.mark_process_dead(worker.pid)
+
+
+def worker_exit(server, worker):
+    """Finish what a stopping worker still owes the caches."""
+    from .extensions import edge
+
+    edge.flush()
+
+
+def on_exit(server):
+    """Leave nothing behind."""
+    shutil.rmtree(_metrics, ignore_errors=True)

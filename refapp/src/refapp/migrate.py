@@ -1,0 +1,82 @@
+"""`python -m refapp.migrate`: the expand phase of a deploy; safe to repeat and to run twice at once.
+
+Migrations run under the release that serves now, so each must leave it working: add tables,
+columns that are nullable or have a default, indexes; drop a thing one release after its last use.
+"""
+
+import logging
+import os
+import sys
+import time
+
+import sqlalchemy as sa
+from alembic import command
+
+from . import config as settings
+from . import logs, seeds
+from .db import make_engine
+from .schema import alembic_config
+
+log = logging.getLogger("refapp.migrate")
+
+LOCK = 0x5EFA  # any number, the same in every release
+PATIENCE = 120  # seconds for another migration to end, or for the database to come up
+# Waiting longer for a lock on a busy table would queue every request behind the migration.
+SESSION = {"lock_timeout": 5000, "statement_timeout": 0}
+
+
+def main():
+    """Upgrade the schema, then seed what has never been seeded."""
+    logs.configure()
+    config = settings.load()
+    admin_password = os.environ.get("REFAPP_ADMIN_PASSWORD")
+    if not admin_password:
+        raise RuntimeError("REFAPP_ADMIN_PASSWORD is not set")
+    engine = make_engine(config["DATABASE_URL"], "refapp migrate", SESSION)
+    with connect(engine) as connection:
+        lock(connection)
+        upgrade(connection)
+        seeds.run(connection, admin_password)
+    # The connection's end frees the lock, however this ends.
+    engine.dispose()
+
+
+def connect(engine):
+    """Return a connection, waiting for a database that is still starting."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return engine.connect()
+        except sa.exc.OperationalError as error:
+            if time.monotonic() > deadline:
+                raise
+            log.info("waiting for the database", extra={"error": type(error.orig).__name__})
+            time.sleep(1)
+
+
+def lock(connection):
+    """Take the lock that only one migration of the fleet can hold."""
+    deadline = time.monotonic() + PATIENCE
+    while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(LOCK))):
+        connection.rollback()
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"another migration has held the lock for {PATIENCE} s")
+        log.info("waiting for another migration")
+        time.sleep(0.5)
+    connection.commit()
+
+
+def upgrade(connection):
+    """Run the migrations that this database has not seen, all or none."""
+    config = alembic_config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    connection.commit()
+    log.info("schema is up to date")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except RuntimeError as error:
+        sys.exit(f"refapp.migrate: {error}")

@@ -1,0 +1,63 @@
+"""Redis through Sentinel: what it holds can be lost, so an outage degrades and never fails."""
+
+import threading
+import time
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+# The library's default retries make a failover last 7-14 s for a client; ours fail at once.
+SOCKET = {"socket_timeout": 0.5, "socket_connect_timeout": 0.3, "retry": Retry(NoBackoff(), 0)}
+REST = 1.0  # seconds without Redis after a failure, so that an outage costs requests no time
+
+
+class Away(Exception):
+    """Redis can't be used now."""
+
+
+class Redis:
+    """The current primary, found through the Sentinels."""
+
+    def init_app(self, app):
+        """Make the client; connects nowhere."""
+        password = app.config["REDIS_PASSWORD"]
+        self._sentinel = Sentinel(
+            app.config["REDIS_SENTINELS"], sentinel_kwargs={"password": password, **SOCKET}
+        )
+        self._client = self._sentinel.master_for(
+            app.config["REDIS_MASTER"],
+            redis_class=redis.Redis,
+            password=password,
+            decode_responses=True,
+            health_check_interval=10,
+            **SOCKET,
+        )
+        self._rest_until = 0.0
+        self._lock = threading.Lock()
+        app.extensions["redis"] = self
+
+    def run(self, command):
+        """Return command(client), or raise Away when Redis fails or is resting from a failure."""
+        if time.monotonic() < self._rest_until:
+            raise Away
+        try:
+            return command(self._client)
+        except RedisError as error:
+            self._drop(error)
+            raise Away from error
+
+    def check(self):
+        """Raise RedisError unless the primary answers; ignores the rest after a failure."""
+        self._client.ping()
+        self._rest_until = 0.0
+
+    def _drop(self, error):
+        with self._lock:
+            self._rest_until = time.monotonic() + REST
+        # A primary cut off from its replicas keeps its connections, and answers NOREPLICAS
+        # on them for ever: leave, and ask the Sentinels again.
+        if "NOREPLICAS" in str(error):
+            self._client.connection_pool.disconnect(inuse_connections=False)

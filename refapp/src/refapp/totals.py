@@ -1,0 +1,124 @@
+"""The cached sum of an item's sales.
+
+A key holds a total, or a tombstone that a write left, or nothing. A reader that missed stores
+its total only if the key is still as it was when it missed: one that summed before a write
+was committed finds the write's tombstone, or what another reader stored after it.
+"""
+
+import json
+import logging
+import random
+import threading
+import time
+import uuid
+
+import sqlalchemy as sa
+
+from .extensions import db, redis
+from .metrics import TOTALS
+from .models import Sale
+from .redis import Away
+
+log = logging.getLogger(__name__)
+
+TTL = 30  # seconds; with up to a fifth of jitter, so that keys do not end together
+TOMBSTONE = "!"
+TOMBSTONE_TTL = 60  # longer than a statement may take
+STORE = """
+local now = redis.call('GET', KEYS[1]) or ''
+if now ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+
+
+def get(item):
+    """Return the total of an item, from Redis while it can answer."""
+    seen = None
+    try:
+        seen = redis.run(lambda client: client.get(key(item))) or ""
+        if seen and not seen.startswith(TOMBSTONE):
+            TOTALS.labels("cache").inc()
+            return json.loads(seen)
+    except Away:
+        pass
+    TOTALS.labels("database").inc()
+    found = query(item)
+    if seen is not None:
+        store(item, seen, found)
+    return found
+
+
+def query(item):
+    """Return the total of an item from the database."""
+    wanted = sa.select(
+        sa.func.count().label("count"), sa.func.coalesce(sa.func.sum(Sale.amount), 0).label("total")
+    ).where(Sale.item == item)
+    row = db.run(lambda session: session.execute(wanted).one(), idempotent=True)
+    return {"item": item, "count": row.count, "total": int(row.total)}
+
+
+def store(item, seen, found):
+    """Keep a total, unless the key changed since `seen`."""
+    ttl = int(TTL * 1000 * random.uniform(0.8, 1))  # noqa: S311  not for secrets
+    try:
+        redis.run(lambda client: client.eval(STORE, 1, key(item), seen, json.dumps(found), ttl))
+    except Away:
+        pass
+
+
+def forget(item):
+    """Make every process forget an item's total; a write calls it between commit and answer."""
+    try:
+        bury(item)
+    except Away:
+        owed.add(item)
+
+
+def bury(item):
+    """Replace the total by a tombstone of its own."""
+    grave = TOMBSTONE + uuid.uuid4().hex
+    redis.run(lambda client: client.set(key(item), grave, ex=TOMBSTONE_TTL))
+
+
+def key(item):
+    """Return the key of an item's total."""
+    return f"refapp:total:{item}"
+
+
+class Owed:
+    """Items to forget that Redis could not be told of yet; tells it as soon as it is back."""
+
+    def __init__(self):
+        self._items = {}
+        self._lock = threading.Lock()
+        self._thread = None
+
+    def add(self, item):
+        """Remember an item for as long as a total could have been kept."""
+        with self._lock:
+            self._items[item] = time.monotonic() + TTL
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._pay, name="owed", daemon=True)
+                self._thread.start()
+
+    def _pay(self):
+        while True:
+            time.sleep(0.2)
+            with self._lock:
+                if not self._items:
+                    self._thread = None
+                    return
+                items = dict(self._items)
+            for item, until in items.items():
+                try:
+                    bury(item)
+                except Away:
+                    if time.monotonic() < until:
+                        break
+                with self._lock:
+                    if self._items.get(item) == until:
+                        del self._items[item]
+
+
+owed = Owed()

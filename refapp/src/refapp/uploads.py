@@ -1,0 +1,159 @@
+"""Uploads: clients send bytes straight to the object store; the database keeps the address."""
+
+import uuid
+
+import sqlalchemy as sa
+from flask import current_app
+from marshmallow import Schema, fields, validate
+from webargs.flaskparser import abort
+
+from . import idempotency
+from .api import Blueprint
+from .auth import protected, user_id
+from .extensions import db, store
+from .models import Upload, now
+
+bp = Blueprint("uploads", __name__, description="Files in the object store")
+
+# No slashes, no control characters.
+FILENAME = validate.Regexp(r"^[^/\\\x00-\x1f\x7f\ud800-\udfff]+\Z")
+
+
+class UploadIn(Schema):
+    """What will be uploaded."""
+
+    filename = fields.String(
+        required=True,
+        validate=[validate.Length(1, 200), FILENAME],
+    )
+    content_type = fields.String(
+        required=True,
+        validate=[validate.Length(3, 100), validate.Regexp(r"^[a-z0-9.+-]+/[a-z0-9.+-]+\Z")],
+    )
+    size = fields.Integer(
+        required=True,
+        strict=True,
+        validate=validate.Range(1, 5 * 1024**3),
+        metadata={"description": "Bytes; the address accepts exactly so many."},
+    )
+
+
+class UploadOut(Schema):
+    """A file, and the address to get it from once it is complete."""
+
+    id = fields.UUID(required=True)
+    filename = fields.String(required=True)
+    content_type = fields.String(required=True)
+    size = fields.Integer(required=True)
+    status = fields.String(required=True, validate=validate.OneOf(["pending", "complete"]))
+    created_at = fields.DateTime(required=True)
+    completed_at = fields.DateTime(allow_none=True)
+    etag = fields.String(allow_none=True)
+    get_url = fields.Url(metadata={"description": "Only when complete; expires."})
+    expires_in = fields.Integer(metadata={"description": "Seconds."})
+
+
+class Put(Schema):
+    """The request to make to the object store."""
+
+    method = fields.Constant("PUT")
+    url = fields.Url(required=True)
+    headers = fields.Dict(keys=fields.String(), values=fields.String(), required=True)
+    expires_in = fields.Integer(required=True)
+
+
+class UploadCreated(UploadOut):
+    """A file to be sent."""
+
+    upload = fields.Nested(Put, required=True)
+
+
+@bp.after_request
+def never_stored(response):
+    """Signed addresses stay out of every cache."""
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@bp.route("/uploads", methods=["POST"])
+@protected
+@bp.arguments(idempotency.Header, location="headers")
+@bp.arguments(UploadIn)
+@bp.response(201, UploadCreated)
+@bp.problems(400, 413, 415, 422, 503)
+def create(header, given):
+    """Announce a file; the answer says how to send it, then POST to `/uploads/<id>/complete`."""
+    user = user_id()
+    upload_id = uuid.uuid4()
+
+    def record(session):
+        values = {"id": upload_id, "user_id": user, "object_key": f"{user}/{upload_id}", **given}
+        session.execute(sa.insert(Upload).values(values))
+
+    def work(session):
+        print_ = idempotency.fingerprint("POST /uploads", given)
+        answer, _ = idempotency.once(
+            session, user, header["key"], print_, record, {"id": str(upload_id)}
+        )
+        # Only the id is kept for a repeat: its address is signed anew, the first may be old.
+        return session.get_one(Upload, uuid.UUID(answer["id"]))
+
+    upload = db.run(work, idempotent=header["key"] is not None)
+    put = {
+        "url": store.put_url(upload.object_key, upload.content_type, upload.size),
+        "headers": {"Content-Type": upload.content_type},
+        "expires_in": current_app.config["UPLOAD_URL_SECONDS"],
+    }
+    return described(upload) | {"upload": put}
+
+
+@bp.route("/uploads/<uuid:upload_id>")
+@protected
+@bp.response(200, UploadOut)
+@bp.problems(404, 503)
+def show(upload_id):
+    """Show a file of the user's own, with an address to get it from."""
+    return described(own(upload_id))
+
+
+@bp.route("/uploads/<uuid:upload_id>/complete", methods=["POST"])
+@protected
+@bp.response(200, UploadOut)
+@bp.problems(404, 409, 503)
+def complete(upload_id):
+    """Confirm that the file has arrived; may be repeated."""
+    upload = own(upload_id)
+    if upload.completed_at is None:
+        found = store.head(upload.object_key)
+        if found is None:
+            abort(409, message="The object store does not have the file yet.")
+        if found["size"] != upload.size:
+            abort(409, message=f"The file has {found['size']} bytes, not {upload.size}.")
+        change = (
+            sa.update(Upload)
+            .where(Upload.id == upload_id, Upload.completed_at.is_(None))
+            .values(completed_at=now(), etag=found["etag"])
+        )
+        db.run(lambda session: session.execute(change), idempotent=True)
+        upload = own(upload_id)
+    return described(upload)
+
+
+def own(upload_id):
+    """Return an upload of the user; someone else's does not exist."""
+    wanted = sa.select(Upload).where(Upload.id == upload_id, Upload.user_id == user_id())
+    upload = db.run(lambda session: session.scalar(wanted), idempotent=True)
+    if upload is None:
+        abort(404, message="No such upload.")
+    return upload
+
+
+def described(upload):
+    """Return what UploadOut describes."""
+    names = "id filename content_type size created_at completed_at etag".split()
+    body = {name: getattr(upload, name) for name in names}
+    body["status"] = "complete" if upload.completed_at else "pending"
+    if upload.completed_at:
+        body["get_url"] = store.get_url(upload.object_key, upload.filename)
+        body["expires_in"] = current_app.config["UPLOAD_URL_SECONDS"]
+    return body
