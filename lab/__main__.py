@@ -1,0 +1,45 @@
+"""Command line of the lab: `python -m lab --help`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from lab import files, fleet
+from lab.containers import Lab
+from lab.inventory import Inventory, LabError
+
+
+def main() -> int:
+    """Run one command; obstacles are printed as one line, exit code 1."""
+    parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("up", "make the hosts of an inventory"),
+        ("down", "remove them"),
+        ("fleet", "make the hosts, converge them with site.yml, check the site, print a summary"),
+        ("secrets", "give each secret of an inventory that is still CHANGE_ME a random value"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("-i", "--inventory", type=Path, default=Path("inventories/lab"))
+        command.add_argument("--name", help="tells labs apart; default: the inventory's name")
+    args = parser.parse_args()
+    lab = Lab(args.name or args.inventory.resolve().name)
+    try:
+        if args.command == "up":
+            lab.up(Inventory.read(args.inventory))
+        elif args.command == "down":
+            lab.down()
+        elif args.command == "secrets":
+            files.fill_secrets(args.inventory / "group_vars/all/secrets.yml")
+        else:
+            fleet.bring_up(lab, args.inventory)
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

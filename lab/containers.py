@@ -1,0 +1,158 @@
+"""Containers and their network, by Podman: made, kept, repaired and removed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import socket
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from lab import files, image
+from lab.inventory import Host, Inventory, LabError
+
+LABEL = "evenkeel.lab"
+CAPABILITIES = "NET_ADMIN,NET_RAW,SYS_PTRACE"  # firewall, virtual IP, profiling
+
+
+def podman(*args: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess:
+    """Run podman; raise LabError with its last words when it fails or hangs."""
+    try:
+        run = subprocess.run(["podman", *args], capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        if check:
+            raise LabError(f"podman {args[0]} hung for {timeout:.0f} s") from None
+        return subprocess.CompletedProcess(args, 124, "", "timeout")
+    if check and run.returncode:
+        raise LabError(f"podman {' '.join(args[:3])}: {run.stderr.strip()[-500:]}")
+    return run
+
+
+def working_runtime(image_name: str) -> str:
+    """Name of the first OCI runtime that can start a container here.
+
+    crun refuses machines with hybrid cgroup hierarchies, runc does not.
+    """
+    errors = []
+    for runtime in ("crun", "runc"):
+        trial = podman(
+            "run", "--rm", "--runtime", runtime, "--systemd=always", "--network=none",
+            *limits(), image_name, "/bin/true", check=False, timeout=60,
+        )  # fmt: skip
+        if trial.returncode == 0:
+            return runtime
+        errors.append(f"{runtime}: {trial.stderr.strip()[-200:]}")
+    raise LabError("no OCI runtime starts a container here: " + "; ".join(errors))
+
+
+def limits() -> list[str]:
+    """Podman's --ulimit options: generous, but not above what this process may set."""
+    options = []
+    for name, kind, wanted in (
+        ("nofile", resource.RLIMIT_NOFILE, 1048576),
+        ("nproc", resource.RLIMIT_NPROC, 32768),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        options += ["--ulimit", f"{name}={value}:{value}"]
+    return options
+
+
+class Lab:
+    """The containers of one inventory."""
+
+    def __init__(self, name: str):
+        """Labs are told apart by `name`; the one named lab has containers named as its hosts."""
+        self.name = name
+        self.network = "evenkeel" if name == "lab" else f"evenkeel-{name}"
+
+    def container(self, host: Host) -> str:
+        """Name of the container of `host`."""
+        return host.name if self.name == "lab" else f"{self.name}-{host.name}"
+
+    def existing(self) -> dict[str, str]:
+        """Containers of this lab by name, each with the hash of what it was made from."""
+        listed = podman(
+            "ps", "-a", "--filter", f"label={LABEL}={self.name}", "--format", "json"
+        ).stdout
+        return {
+            c["Names"][0]: c["Labels"].get(f"{LABEL}.spec", "") for c in json.loads(listed or "[]")
+        }
+
+    def up(self, inventory: Inventory) -> None:
+        """Make what is missing, start what is stopped, replace what is broken or outdated."""
+        files.prepare(inventory if self.name == "lab" else None)
+        images = {suite: image.ensure(suite) for suite in {h.release for h in inventory.hosts}}
+        runtime = working_runtime(next(iter(images.values())))
+        self._ensure_network(inventory)
+        specs = {
+            self.container(h): self._arguments(h, images[h.release], runtime)
+            for h in inventory.hosts
+        }
+        existing = self.existing()
+        for stray in existing.keys() - specs.keys():
+            podman("rm", "-f", "-t", "0", stray)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda item: self._ensure(*item, existing.get(item[0])), specs.items()))
+            list(pool.map(self._wait, inventory.hosts))
+
+    def down(self) -> None:
+        """Remove the lab's containers and network; nothing to remove is no error."""
+        names = list(self.existing())
+        if names:
+            podman("rm", "-f", "-t", "0", "-v", *names, timeout=300)
+        if podman("network", "exists", self.network, check=False).returncode == 0:
+            podman("network", "rm", "-f", self.network)
+
+    def _ensure_network(self, inventory: Inventory) -> None:
+        subnet = str(inventory.network)
+        found = podman("network", "inspect", self.network, check=False)
+        if found.returncode == 0:
+            if json.loads(found.stdout)[0]["subnets"][0]["subnet"] == subnet:
+                return
+            self.down()
+        podman("network", "create", "--subnet", subnet, "--label", f"{LABEL}={self.name}",
+               self.network)  # fmt: skip
+
+    def _arguments(self, host: Host, image_name: str, runtime: str) -> list[str]:
+        return [
+            "--runtime", runtime, "--systemd=always", "--stop-signal", "SIGRTMIN+3",
+            "--network", self.network, "--ip", host.address, "--hostname", host.name,
+            "--no-hosts", "--cap-add", CAPABILITIES, "--shm-size", "256m", *limits(),
+            "-v", f"{files.HOST_FILES}:/etc/evenkeel-lab:ro", image_name, "/sbin/init",
+        ]  # fmt: skip
+
+    def _ensure(self, name: str, arguments: list[str], made_from: str | None) -> None:
+        spec = hashlib.sha256(repr(arguments).encode()).hexdigest()[:16]
+        if made_from == spec:
+            podman("unpause", name, check=False, timeout=20)
+            if (
+                podman("start", name, check=False, timeout=60).returncode == 0
+                and podman("exec", name, "true", check=False, timeout=20).returncode == 0
+            ):
+                return
+        podman("rm", "-f", "-t", "0", "-v", name, check=False)
+        podman("run", "-d", "--name", name, "--label", f"{LABEL}={self.name}",
+               "--label", f"{LABEL}.spec={spec}", *arguments)  # fmt: skip
+
+    def _wait(self, host: Host) -> None:
+        deadline = time.monotonic() + 90
+        name = self.container(host)
+        while time.monotonic() < deadline:
+            state = podman("exec", name, "systemctl", "is-system-running", check=False, timeout=20)
+            if state.stdout.strip() in ("running", "degraded") and _speaks_ssh(host.address):
+                return
+            time.sleep(0.3)
+        raise LabError(f"{name} did not boot: look at `podman logs {name}` and `podman exec {name} "
+                       f"systemctl list-jobs`; it is {state.stdout.strip()}")  # fmt: skip
+
+
+def _speaks_ssh(address: str) -> bool:
+    try:
+        with socket.create_connection((address, 22), 2) as connection:
+            connection.settimeout(5)
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
