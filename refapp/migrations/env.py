@@ -1,11 +1,8 @@
 """Alembic's entry: refapp.migrate gives it the connection that holds the lock."""
 
 from alembic import context
-
 from refapp.models import Base
 
-context.configure(
-    connection=context.config.attributes["connection"], target_metadata=Base.metadata
-)
+context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
 with context.begin_transaction():
     context.run_migrations()

@@ -108,9 +108,7 @@ def protected(view=None, *, refresh=False):
         g.username = get_jwt().get("name")
         return view(*args, **kwargs)
 
-    return bp.doc(security=[{"bearer": []}])(
-        bp.alt_response(401, "UNAUTHORIZED")(checked)
-    )
+    return bp.doc(security=[{"bearer": []}])(bp.alt_response(401, "UNAUTHORIZED")(checked))
 
 
 def user_id():
@@ -122,7 +120,9 @@ def access_token(user):
     """Return what AccessOut describes."""
     claims = {"name": user.username, "roles": user.roles}
     token = create_access_token(
-        str(user.id), additional_claims=claims, additional_headers=current_app.extensions["jwt_headers"]
+        str(user.id),
+        additional_claims=claims,
+        additional_headers=current_app.extensions["jwt_headers"],
     )
     return {"access_token": token, "expires_in": ACCESS_SECONDS}
 

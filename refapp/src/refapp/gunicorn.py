@@ -7,6 +7,8 @@ import os
 import shutil
 import tempfile
 
+from gunicorn.workers import gthread
+
 # Workers count in files that /metrics adds up. A directory for this master alone, because on
 # a deploy two of them run side by side; in RAM where systemd gives us such a place.
 _runtime = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or None
@@ -24,12 +26,16 @@ threads = 16
 # Longer than the balancers keep an idle connection (3 s): the side that sends requests must
 # be the one that closes, or a request meets a closing connection.
 keepalive = 75
+# For the same reason a stopping worker must outwait them: it answers what still arrives on a
+# kept connection, with "Connection: close". gunicorn waits 2 s and has no setting for it.
+gthread.STOP_KEEPALIVE_LINGER = 4.0
 # A worker whose main loop hangs is killed; requests have shorter limits of their own.
 timeout = 30
 # Longer than the longest request, shorter than the unit's stop timeout.
 graceful_timeout = 25
 # Heartbeat files; on a disk a write can block the loop that must beat.
-worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+_memory = "/dev/shm"  # noqa: S108  gunicorn makes its files there with mkstemp
+worker_tmp_dir = _memory if os.access(_memory, os.W_OK) else None
 
 # X-Forwarded-* are read by the app's ProxyFix, which knows how many hops there are.
 forwarded_allow_ips = ""

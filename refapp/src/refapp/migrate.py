@@ -1,4 +1,4 @@
-"""`python -m refapp.migrate`: the expand phase of a deploy; safe to repeat and to run twice at once.
+"""`python -m refapp.migrate`: the expand phase of a deploy; safe to repeat, and twice at once.
 
 Migrations run under the release that serves now, so each must leave it working: add tables,
 columns that are nullable or have a default, indexes; drop a thing one release after its last use.

@@ -33,9 +33,7 @@ class User(Base):
     username: orm.Mapped[str] = orm.mapped_column(unique=True)
     password_hash: orm.Mapped[str]
     roles: orm.Mapped[list[str]] = orm.mapped_column(server_default="{}")
-    created_at: orm.Mapped[datetime] = orm.mapped_column(
-        default=now, server_default=sa.func.now()
-    )
+    created_at: orm.Mapped[datetime] = orm.mapped_column(default=now, server_default=sa.func.now())
 
 
 class Sale(Base):
@@ -55,9 +53,7 @@ class Sale(Base):
     # Not unique here: that each key was applied once is the table below's promise, and a
     # test counts rows by key to hold it to that.
     idempotency_key: orm.Mapped[str | None]
-    created_at: orm.Mapped[datetime] = orm.mapped_column(
-        default=now, server_default=sa.func.now()
-    )
+    created_at: orm.Mapped[datetime] = orm.mapped_column(default=now, server_default=sa.func.now())
 
 
 class IdempotencyKey(Base):
@@ -65,9 +61,7 @@ class IdempotencyKey(Base):
 
     __tablename__ = "idempotency_keys"
 
-    user_id: orm.Mapped[uuid.UUID] = orm.mapped_column(
-        sa.ForeignKey("users.id"), primary_key=True
-    )
+    user_id: orm.Mapped[uuid.UUID] = orm.mapped_column(sa.ForeignKey("users.id"), primary_key=True)
     key: orm.Mapped[str] = orm.mapped_column(primary_key=True)
     fingerprint: orm.Mapped[str]
     response: orm.Mapped[dict]
@@ -88,7 +82,5 @@ class Upload(Base):
     content_type: orm.Mapped[str]
     size: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
     etag: orm.Mapped[str | None]
-    created_at: orm.Mapped[datetime] = orm.mapped_column(
-        default=now, server_default=sa.func.now()
-    )
+    created_at: orm.Mapped[datetime] = orm.mapped_column(default=now, server_default=sa.func.now())
     completed_at: orm.Mapped[datetime | None]

@@ -14,7 +14,7 @@ SOCKET = {"socket_timeout": 0.5, "socket_connect_timeout": 0.3, "retry": Retry(N
 REST = 1.0  # seconds without Redis after a failure, so that an outage costs requests no time
 
 
-class Away(Exception):
+class AwayError(Exception):
     """Redis can't be used now."""
 
 
@@ -40,14 +40,14 @@ class Redis:
         app.extensions["redis"] = self
 
     def run(self, command):
-        """Return command(client), or raise Away when Redis fails or is resting from a failure."""
+        """Return command(client), or raise AwayError when Redis fails, or did a moment ago."""
         if time.monotonic() < self._rest_until:
-            raise Away
+            raise AwayError
         try:
             return command(self._client)
         except RedisError as error:
             self._drop(error)
-            raise Away from error
+            raise AwayError from error
 
     def check(self):
         """Raise RedisError unless the primary answers; ignores the rest after a failure."""

@@ -10,7 +10,7 @@ from alembic.script import ScriptDirectory
 PACKAGE = Path(__file__).resolve().parent
 
 
-class NotMigrated(Exception):
+class NotMigratedError(Exception):
     """The migrations of this release have not run."""
 
     reason = "not migrated"
@@ -39,4 +39,4 @@ def check(engine):
     # A version that is not among ours was made by a newer release: that is what expanding
     # before the deploy looks like from the old one.
     if not version or (version in known and version != known[0]):
-        raise NotMigrated
+        raise NotMigratedError

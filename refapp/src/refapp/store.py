@@ -75,9 +75,7 @@ class Store:
 
     def put_url(self, key, content_type, size):
         """Return an address that takes one PUT of exactly this type and size."""
-        return self._sign(
-            "put_object", Key=key, ContentType=content_type, ContentLength=size
-        )
+        return self._sign("put_object", Key=key, ContentType=content_type, ContentLength=size)
 
     def get_url(self, key, filename):
         """Return an address to download an object from, under its own name."""
@@ -90,4 +88,3 @@ class Store:
             Params={"Bucket": self.bucket, **params},
             ExpiresIn=self._config["UPLOAD_URL_SECONDS"],
         )
-

@@ -5,8 +5,8 @@ its total only if the key is still as it was when it missed: one that summed bef
 was committed finds the write's tombstone, or what another reader stored after it.
 """
 
+import contextlib
 import json
-import logging
 import random
 import threading
 import time
@@ -17,9 +17,7 @@ import sqlalchemy as sa
 from .extensions import db, redis
 from .metrics import TOTALS
 from .models import Sale
-from .redis import Away
-
-log = logging.getLogger(__name__)
+from .redis import AwayError
 
 TTL = 30  # seconds; with up to a fifth of jitter, so that keys do not end together
 TOMBSTONE = "!"
@@ -40,7 +38,7 @@ def get(item):
         if seen and not seen.startswith(TOMBSTONE):
             TOTALS.labels("cache").inc()
             return json.loads(seen)
-    except Away:
+    except AwayError:
         pass
     TOTALS.labels("database").inc()
     found = query(item)
@@ -61,17 +59,15 @@ def query(item):
 def store(item, seen, found):
     """Keep a total, unless the key changed since `seen`."""
     ttl = int(TTL * 1000 * random.uniform(0.8, 1))  # noqa: S311  not for secrets
-    try:
+    with contextlib.suppress(AwayError):
         redis.run(lambda client: client.eval(STORE, 1, key(item), seen, json.dumps(found), ttl))
-    except Away:
-        pass
 
 
 def forget(item):
     """Make every process forget an item's total; a write calls it between commit and answer."""
     try:
         bury(item)
-    except Away:
+    except AwayError:
         owed.add(item)
 
 
@@ -113,7 +109,7 @@ class Owed:
             for item, until in items.items():
                 try:
                     bury(item)
-                except Away:
+                except AwayError:
                     if time.monotonic() < until:
                         break
                 with self._lock:

@@ -150,7 +150,7 @@ def own(upload_id):
 
 def described(upload):
     """Return what UploadOut describes."""
-    names = "id filename content_type size created_at completed_at etag".split()
+    names = ["id", "filename", "content_type", "size", "created_at", "completed_at", "etag"]
     body = {name: getattr(upload, name) for name in names}
     body["status"] = "complete" if upload.completed_at else "pending"
     if upload.completed_at:
