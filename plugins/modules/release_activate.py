@@ -1,0 +1,427 @@
+#!/usr/bin/python
+"""Make a release live on a host: the new beside the old on one socket, probed, then the old out."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release_activate
+short_description: Make an installed release live on a host, restart it, or watch it
+description:
+  - I(active) starts the release beside the live one on the same sockets, asks it over a private
+    socket, and stops the old one only when the new one answers. A release that does not answer is
+    stopped and the host is as before; it never took a request.
+  - I(restarted) restarts the live release in place; its sockets hold what arrives meanwhile.
+  - I(described) changes nothing and says what is live, what was before, and what is outdated.
+  - I(watched) fails when the live release stops, restarts or stops answering within I(watch).
+options:
+  name: {description: Name of the application., type: str, required: true}
+  root: {description: Directory of the application on the host., type: path, required: true}
+  units: {description: Units of the process types., type: list, elements: dict, required: true}
+  release: {description: Id of an installed release; empty means the live one., type: str}
+  state:
+    description: What to do.
+    type: str
+    choices: [active, restarted, watched, described]
+    default: active
+  timeout: {description: Seconds until a release must answer., type: int, default: 60}
+  watch: {description: Seconds to watch., type: int, default: 0}
+  keep: {description: Releases to keep., type: int, default: 5}
+  back:
+    description: Go back in the history of releases instead of adding to it.
+    type: bool
+    default: false
+author: Evenkeel
+"""
+
+EXAMPLES = r"""
+- name: Make the release live
+  release_activate:
+    name: refapp
+    root: /srv/refapp
+    release: 0123456789ab
+    units: [{unit: refapp-web, listen: 8000, probe: /readyz, handover: socket}]
+"""
+
+RETURN = r"""
+live: {description: Release that is live now., returned: success, type: str}
+previous: {description: Release that was live before it., returned: success, type: str}
+releases: {description: Releases on the host., returned: when described, type: list}
+outdated: {description: Whether what runs is older than its settings., returned: when described}
+"""
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+SYSTEMD = Path("/etc/systemd/system")
+CANDIDATES = Path("/run/systemd/system")
+SETTLE = 2  # seconds that a process without a probe must stay up
+
+
+class ActivationError(Exception):
+    """The release did not come up; the message is one line, the journal goes with it."""
+
+    def __init__(self, message, unit=None):
+        super().__init__(message)
+        self.unit = unit
+
+
+def systemctl(*arguments, check=True):
+    """Run systemctl; a unit that can't stop in its own time is killed by systemd, not by us."""
+    argv = ("systemctl", *arguments)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        told = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise ActivationError(f"{' '.join(argv)}: {told[0] if told else done.returncode}")
+    return done.stdout.strip()
+
+
+def show(unit, name):
+    """Read one property of a unit."""
+    return systemctl("show", "--value", f"--property={name}", unit)
+
+
+def journal(unit, lines=20):
+    """Read what a unit said last."""
+    argv = ("journalctl", "--unit", unit, "--output=cat", "--no-pager", "-n", str(lines))
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.splitlines()
+
+
+class Probe(http.client.HTTPConnection):
+    """One GET over a unix socket."""
+
+    def __init__(self, path, timeout):
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        """Connect to the socket instead of a host."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self.path))
+
+
+def ask(path, url, timeout=5):
+    """Ask a release if it is ready: None, or what it said instead of 200."""
+    connection = Probe(path, timeout)
+    try:
+        # As the balancer would ask: an app that sends clients to HTTPS answers this one.
+        headers = {"X-Forwarded-Proto": "https", "User-Agent": "evenkeel-probe"}
+        connection.request("GET", url, headers=headers)
+        answer = connection.getresponse()
+        body = " ".join(answer.read(300).decode(errors="replace").split())
+        return None if answer.status == 200 else f"{answer.status} {body}".strip()
+    except (OSError, http.client.HTTPException) as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        connection.close()
+
+
+class Activation:
+    """The steps on one host, with what is needed to undo them."""
+
+    def __init__(self, name, root, units, release, timeout):
+        self.name, self.root, self.timeout = name, Path(root), timeout
+        self.beside = [unit for unit in units if unit["handover"] == "socket"]
+        self.after = [unit for unit in units if unit["handover"] != "socket"]
+        self.units = self.beside + self.after
+        self.previous = self.live()
+        self.release = release or self.previous
+
+    def live(self):
+        """Id of the release that `current` points at."""
+        try:
+            return Path(os.readlink(self.root / "current")).name
+        except FileNotFoundError:
+            return None
+
+    def service(self, unit, release=None):
+        """Name of the instance of a unit."""
+        return f"{unit['unit']}@{release or self.release}.service"
+
+    def services(self, units, release=None):
+        """Names of the instances, and of their private sockets, which go down with them."""
+        release = release or self.release
+        probes = [f"{unit['unit']}-probe@{release}.socket" for unit in units if unit["probe"]]
+        return [self.service(unit, release) for unit in units] + probes
+
+    def is_live(self):
+        """Say whether there is nothing to do."""
+        return self.previous == self.release and all(
+            show(self.service(unit), "ActiveState") == "active"
+            and systemctl("is-enabled", self.service(unit), check=False) == "enabled"
+            for unit in self.units
+        )
+
+    def wait(self, unit):
+        """Wait until a unit answers its probe; one without a probe must stay up."""
+        service, said = self.service(unit), "nothing"
+        started = time.monotonic()
+        while time.monotonic() - started < self.timeout:
+            if show(service, "ActiveState") in ("failed", "inactive"):
+                raise ActivationError(f"{service} stopped as it started", service)
+            if unit["probe"]:
+                path = f"/run/{self.name}/{unit['type']}-{self.release}.sock"
+                said = ask(path, unit["probe"])
+                if said is None:
+                    return
+            elif time.monotonic() - started > SETTLE:
+                return
+            time.sleep(0.2)
+        waited = f"within {self.timeout} s; it said {said}"
+        raise ActivationError(
+            f"{service} did not answer {unit['probe']} with 200 {waited}", service
+        )
+
+    def candidate(self, wanted):
+        """While it is a candidate a unit isn't restarted: a crash loop would fail the socket."""
+        for unit in self.units:
+            directory = CANDIDATES / f"{self.service(unit)}.d"
+            if wanted:
+                directory.mkdir(parents=True, exist_ok=True)
+                (directory / "candidate.conf").write_text("[Service]\nRestart=no\n")
+            else:
+                shutil.rmtree(directory, ignore_errors=True)
+
+    def name_sockets(self, release):
+        """Name the instance that each shared socket starts when none runs."""
+        for unit in self.units:
+            if unit["listen"]:
+                directory = SYSTEMD / f"{unit['unit']}.socket.d"
+                directory.mkdir(exist_ok=True)
+                text = f"[Socket]\nService={self.service(unit, release)}\n"
+                (directory / "release.conf").write_text(text)
+
+    def open_sockets(self):
+        """Open the shared sockets that are closed: at the first release, or after a crash loop."""
+        for unit in self.units:
+            shared = f"{unit['unit']}.socket"
+            if unit["listen"] and show(shared, "ActiveState") != "active":
+                old = [self.service(unit, self.previous)] if self.previous else []
+                systemctl("stop", *old, self.service(unit))
+                systemctl("reset-failed", shared, *old, check=False)
+                systemctl("start", shared)
+
+    def start(self, units):
+        """Start units of the release and wait for them."""
+        if units:
+            services = [self.service(unit) for unit in units]
+            systemctl("reset-failed", *services, check=False)
+            systemctl("start", *services)
+            for unit in units:
+                self.wait(unit)
+
+    def switch(self):
+        """Start the release, probe it, and make it the one that stays."""
+        new = Path("releases", self.release)
+        if not (self.root / new / "manifest.json").exists():
+            raise ActivationError(f"release {self.release} is not on this host")
+        if self.previous in (None, self.release):
+            self.name_sockets(self.release)
+        self.candidate(True)
+        systemctl("daemon-reload")
+        self.open_sockets()
+        self.start(self.beside)
+        if self.previous not in (None, self.release) and self.after:
+            systemctl("stop", *self.services(self.after, self.previous))
+        self.start(self.after)
+        self.candidate(False)
+        self.commit(self.release, self.previous)
+
+    def commit(self, release, old):
+        """Point everything at a release, and stop the other one gracefully."""
+        self.name_sockets(release)
+        link = self.root / ".current"
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"releases/{release}")
+        link.replace(self.root / "current")
+        systemctl("daemon-reload")
+        sockets = [f"{unit['unit']}.socket" for unit in self.units if unit["listen"]]
+        systemctl("enable", "--quiet", *sockets, *[self.service(u, release) for u in self.units])
+        systemctl("start", f"{self.name}.target")
+        if old not in (None, release):
+            systemctl("disable", "--quiet", *[self.service(unit, old) for unit in self.units])
+            systemctl("stop", *self.services(self.units, old))
+
+    def undo(self):
+        """Leave the host as it was before the switch."""
+        self.candidate(False)
+        if self.previous == self.release:
+            systemctl("daemon-reload")
+            return
+        if self.previous is None:  # nothing was live: the sockets close, so that nothing hangs
+            sockets = [f"{unit['unit']}.socket" for unit in self.units if unit["listen"]]
+            systemctl("stop", *sockets, check=False)
+            systemctl("stop", *self.services(self.units), check=False)
+            systemctl("daemon-reload")
+            return
+        old = [self.service(unit, self.previous) for unit in self.units]
+        systemctl("daemon-reload")
+        systemctl("start", *old)
+        self.commit(self.previous, self.release)
+
+    def restart(self):
+        """Restart the live release in place, with the sockets whose units changed."""
+        systemctl("daemon-reload")
+        for unit in self.units:
+            shared, service = f"{unit['unit']}.socket", self.service(unit)
+            systemctl("reset-failed", service, check=False)
+            if unit["listen"] and changed_since(shared, "ActiveEnterTimestampMonotonic", [shared]):
+                systemctl("stop", *self.services([unit]))
+                systemctl("restart", shared)
+            systemctl("restart", service)
+        for unit in self.units:
+            self.wait(unit)
+
+    def watch(self, seconds):
+        """Fail when the release restarts or stops answering within some seconds."""
+        began = {u["unit"]: show(self.service(u), "ExecMainStartTimestamp") for u in self.units}
+        end = time.monotonic() + seconds
+        while True:
+            for unit in self.units:
+                service = self.service(unit)
+                if show(service, "ExecMainStartTimestamp") != began[unit["unit"]]:
+                    raise ActivationError(f"{service} restarted while it was watched", service)
+                self.wait(unit)
+            if time.monotonic() >= end:
+                return
+            time.sleep(0.5)
+
+    def history(self):
+        """Read the order in which releases became live."""
+        path = self.root / "history"
+        return path.read_text().split() if path.exists() else []
+
+    def describe(self):
+        """Say what is live, what was before it, what is here, and whether a restart is due."""
+        before = [release for release in self.history() if release != self.previous]
+        files = [f"/etc/{self.name}/{name}" for name in ("environment", "secrets.env")]
+        outdated = []
+        for unit in self.units if self.previous else []:
+            running, shared = self.service(unit, self.previous), f"{unit['unit']}.socket"
+            if changed_since(running, "ExecMainStartTimestampMonotonic", [running], files) or (
+                unit["listen"] and changed_since(shared, "ActiveEnterTimestampMonotonic", [shared])
+            ):
+                outdated.append(unit["unit"])
+        return {
+            "changed": False,
+            "live": self.previous,
+            "previous": before[-1] if before else None,
+            "releases": sorted(p.parent.name for p in self.root.glob("releases/*/manifest.json")),
+            "outdated": outdated,
+        }
+
+    def remember(self, back):
+        """Keep the order of releases; going back shortens it, so that `previous` never loops."""
+        lines = self.history()
+        if back and self.release in lines:
+            lines = lines[: len(lines) - lines[::-1].index(self.release)]
+        elif lines[-1:] != [self.release]:
+            lines.append(self.release)
+        text = "".join(f"{line}\n" for line in lines[-50:])
+        (self.root / "history").write_text(text)
+
+    def prune(self, keep):
+        """Remove releases beyond the newest, and what only they used."""
+        releases, artifacts = self.root / "releases", self.root / "artifacts"
+        found = [p for p in releases.iterdir() if (p / "manifest.json").exists()]
+        found.sort(key=lambda p: p.stat().st_ctime, reverse=True)
+        pinned = {self.release, self.previous}
+        others = [p.name for p in found if p.name not in pinned]
+        kept = pinned | set(others[: max(keep - len(pinned - {None}), 0)])
+        manifests = [json.loads((p / "manifest.json").read_text()) for p in found if p.name in kept]
+        envs = {manifest["env"] for manifest in manifests}
+        files = {name for manifest in manifests for name in manifest["files"]}
+        files |= {f"{manifest['id']}.json" for manifest in manifests}
+        doomed = [p for p in found if p.name not in kept]
+        doomed += [p for p in (self.root / "envs").iterdir() if p.name not in envs]
+        for path in doomed:
+            shutil.rmtree(path)
+        for path in artifacts.iterdir():
+            if path.name not in files:
+                path.unlink()
+
+
+def changed_since(unit, timestamp, units, files=()):
+    """Say whether unit files or other files are newer than what runs."""
+    since = int(show(unit, timestamp) or 0) / 1e6
+    if not since:
+        return False
+    started = time.time() - (time.monotonic() - since)
+    fragments = [Path(show(name, "FragmentPath") or "/dev/null") for name in units]
+    paths = [path for path in (*fragments, *map(Path, files)) if path.is_file()]
+    return any(path.stat().st_mtime > started for path in paths)
+
+
+def work(activation, params):
+    """Do what the task asks and give its result."""
+    if params["state"] == "described":
+        return activation.describe()
+    if not activation.release:
+        raise ActivationError("no release is live on this host: run site.yml")
+    result = {"changed": True, "previous": activation.previous, "live": activation.release}
+    if params["state"] == "watched":
+        activation.watch(params["watch"])
+        return {**result, "changed": False}
+    if params["state"] == "restarted":
+        activation.restart()
+        return result
+    if activation.is_live():
+        return {**result, "changed": False}
+    try:
+        activation.switch()
+    except (ActivationError, OSError) as error:
+        failed = getattr(error, "unit", None)
+        error.said = journal(failed) if failed else []
+        activation.undo()
+        raise
+    activation.remember(params["back"])
+    activation.prune(params["keep"])
+    return result
+
+
+def main():
+    """Activate as the task asks."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "root": {"type": "path", "required": True},
+            "units": {"type": "list", "elements": "dict", "required": True},
+            "release": {"type": "str"},
+            "state": {
+                "choices": ["active", "restarted", "watched", "described"],
+                "default": "active",
+            },
+            "timeout": {"type": "int", "default": 60},
+            "watch": {"type": "int", "default": 0},
+            "keep": {"type": "int", "default": 5},
+            "back": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    names = ("name", "root", "units", "release", "timeout")
+    activation = Activation(*(params[name] for name in names))
+    if module.check_mode and params["state"] != "described":
+        changed = params["state"] == "restarted" or (
+            params["state"] == "active" and activation.previous != params["release"]
+        )
+        module.exit_json(changed=changed, previous=activation.previous, live=activation.release)
+    try:
+        module.exit_json(**work(activation, params))
+    except (ActivationError, OSError) as error:
+        failed = getattr(error, "unit", None)
+        said = getattr(error, "said", None) or (journal(failed) if failed else [])
+        reason = f" ({said[-1].strip()})" if said else ""
+        module.fail_json(msg=f"{error}{reason}", journal=said, previous=activation.previous)
+
+
+if __name__ == "__main__":
+    main()
