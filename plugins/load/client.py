@@ -97,8 +97,8 @@ class Load:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.report = Report()
-        self.run = uuid.uuid4().hex[:8]
+        self.run = uuid.uuid4().hex[:8]  # in the item of every sale
+        self.report = Report(self.run)
         self.stopping = asyncio.Event()
         self.started = asyncio.Event()
         self._tls: ssl.SSLContext | bool = True
@@ -116,7 +116,7 @@ class Load:
 
     async def go(self) -> Report:
         """Run until the time or the count is up or `stopping` is set."""
-        self.report = Report()
+        self.report = Report(self.run)
         targets = self.targets()
         tasks: list[asyncio.Task[None]] = []
         if self.options.sales:

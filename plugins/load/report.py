@@ -38,7 +38,8 @@ def percentile(ordered: list[float], share: float) -> float:
 class Report:
     """Counts while the load runs; `as_dict` is the report file."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: str = "") -> None:
+        self.run = run
         self.started = time.monotonic()
         self.wall = datetime.now(UTC)
         self.counts: Counter[str] = Counter()
@@ -104,6 +105,7 @@ class Report:
         gap, gap_at = max(self._gap, (seconds - last, last))
         requests = sum(self.counts.values())
         return {
+            "run": self.run,
             "started": self.wall.isoformat(timespec="milliseconds"),
             "seconds": round(seconds, 3),
             "requests": requests,

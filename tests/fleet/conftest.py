@@ -1,0 +1,24 @@
+"""Fixtures of the fleet tests: they need a lab that `make up` left running."""
+
+import shutil
+
+import pytest
+
+from tests.fleet.support import LAB, LOGS, STATE, Fleet
+
+
+@pytest.fixture(scope="session")
+def fleet():
+    if not (STATE / "env").exists():
+        pytest.exit("there is no lab: run `make up` first", returncode=1)
+    shutil.rmtree(LOGS, ignore_errors=True)
+    fleet = Fleet.lab()
+    fleet.wait_all_answer()
+    return fleet
+
+
+@pytest.fixture
+def inventory(tmp_path):
+    """A copy of the lab's inventory, to make mistakes in."""
+    shutil.copytree(LAB, tmp_path / "lab")
+    return tmp_path / "lab"
