@@ -1,0 +1,62 @@
+# `make up` makes a fleet in containers on this machine; `make test` proves everything.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+# Molecule keeps its state by directory name: checkouts must not share it.
+export ANSIBLE_HOME := $(CURDIR)/.lab/ansible
+export PYTHONDONTWRITEBYTECODE := 1
+
+INVENTORY ?= inventories/lab
+SCENARIOS := $(sort $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
+# Scenarios that run at the same time; each holds one to five hosts.
+JOBS ?= $(shell nproc)
+
+.PHONY: help up down test lint unit molecule fleet status secrets lock tools test-tools hosts
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+up: tools ## a whole fleet in containers on this machine, the app serving
+	@python -m lab fleet
+
+down: ## remove the lab: containers, network, its state
+	@! [ -x .venv/bin/python ] || python -m lab down
+	@rm -f .lab/env
+
+test: lint unit molecule fleet ## everything: lint, unit, molecule for every role, fleet tests
+
+lint: test-tools ## ansible-lint, yamllint, ruff, shellcheck
+	yamllint --strict .
+	ruff check .
+	ruff format --check .
+	git ls-files -- '*.sh' .ci/run | xargs shellcheck
+	ansible-lint --offline
+
+unit: test-tools ## tests without hosts: templates, filters, specs, refapp
+	pytest -n auto tests/unit
+	refapp/tests/run
+
+molecule: test-tools ## molecule test for every role, or for ROLE=name
+	@tests/molecule.sh $(JOBS) $(or $(ROLE),$(SCENARIOS))
+
+fleet: up test-tools ## fleet tests on the lab; FULL=1 for the long forms
+	pytest $(if $(FULL),,-m "not full") tests/fleet
+
+status: tools ## one table: host, tier, release, processes, health
+	@ansible-playbook playbooks/status.yml -i $(INVENTORY)
+
+secrets: tools ## fill every CHANGE_ME secret of INVENTORY with a random value
+	@python -m lab secrets -i $(INVENTORY)
+
+lock: tools ## renew requirements.txt from pyproject.toml
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-index-url --no-emit-find-links --upgrade pyproject.toml -o requirements.txt
+
+tools:
+	@lab/bootstrap.sh
+
+test-tools:
+	@lab/bootstrap.sh test
