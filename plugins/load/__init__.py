@@ -44,6 +44,10 @@ class Running:
                 raise RuntimeError(f"the load did not start:\n{self.summary}")
             time.sleep(0.05)
 
+    def wait(self, seconds: float = 60) -> int:
+        """Return the exit code when the load has ended by itself."""
+        return self._process.wait(seconds)
+
     def stop(self) -> dict[str, Any]:
         """End the load, let what is in flight finish, and return its report."""
         if not self.report:

@@ -173,10 +173,12 @@ class Fleet:
         """The password of refapp's first user."""
         return next(value for name, value in self.secrets.items() if "admin" in name)
 
-    def ssh(self, host: str, command: str, timeout: float = 30, **options: Any) -> str:
+    def ssh(
+        self, host: str, command: str, timeout: float = 30, user: str = "root", **options: Any
+    ) -> str:
         """Run a command on a host; raise unless it ends well."""
         return subprocess.run(
-            ["ssh", "-F", str(STATE / "ssh_config"), self.addresses[host], command],
+            ["ssh", "-F", str(STATE / "ssh_config"), "-l", user, self.addresses[host], command],
             check=True, capture_output=True, text=True, timeout=timeout, **options,
         ).stdout.strip()  # fmt: skip
 

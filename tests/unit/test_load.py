@@ -114,7 +114,7 @@ def test_count_is_a_bound(site):
 
 def test_a_closed_connection_is_a_failure_and_is_not_sent_again(site):
     with running(site.url, gets=["/cut"], clients=4, count=50, fresh=0) as load:
-        load._process.wait(30)
+        load.wait()
     assert load.report["requests"] == site.requests == 50
     assert load.report["failed"] == len(load.report["failures"]) == 10
     assert load._process.returncode == 1
@@ -122,7 +122,7 @@ def test_a_closed_connection_is_a_failure_and_is_not_sent_again(site):
 
 def test_a_retry_is_only_on_request(site):
     with running(site.url, gets=["/cut"], clients=1, count=50, retry_idempotent=1) as load:
-        load._process.wait(30)
+        load.wait()
     assert load.report["failed"] == 0
     assert load.report["retries"] == site.requests - 50 >= 10
 
@@ -167,7 +167,7 @@ def test_the_stop_file_ends_it(site, tmp_path: Path):
     stop = tmp_path / "stop"
     with running(site.url, gets=["/whoami"], clients=2, stop_file=stop) as load:
         stop.touch()
-        assert load._process.wait(10) == 0
+        assert load.wait(10) == 0
     assert load.report["seconds"] < 10
 
 
