@@ -14,7 +14,7 @@ BLUEPRINTS = [health.bp, auth.bp, sales.bp, uploads.bp]
 
 def create_app(overrides=None):
     """Build the application from REFAPP_* variables, then `overrides`; connects nowhere."""
-    app = Flask(__name__, static_folder=None)
+    app = Flask(__package__, static_folder=None)
     app.config.update(config.load(overrides=overrides))
     app.url_map.strict_slashes = False
     # The balancer and the cache each replace or keep the last address: one hop in either case.

@@ -48,8 +48,9 @@ def once(session, user_id, key, print_, work, response):
         insert(IdempotencyKey)
         .values(user_id=user_id, key=key, fingerprint=print_, response=response)
         .on_conflict_do_nothing()
+        .returning(IdempotencyKey.key)
     )
-    if added.rowcount:
+    if added.first():  # an ORM insert's rowcount says nothing
         work(session)
         return response, False
     first = session.execute(

@@ -44,6 +44,7 @@ def run(connection, admin_password):
 def once(connection, name):
     """Return whether this seed is new, and record it in the transaction that seeds."""
     added = connection.execute(
-        sa.text("INSERT INTO seeds (name) VALUES (:name) ON CONFLICT DO NOTHING"), {"name": name}
+        sa.text("INSERT INTO seeds (name) VALUES (:name) ON CONFLICT DO NOTHING RETURNING name"),
+        {"name": name},
     )
-    return added.rowcount == 1
+    return added.first() is not None

@@ -1,0 +1,125 @@
+"""Login, tokens, and keys that change without logging anyone out."""
+
+import base64
+import json
+import time
+from datetime import timedelta
+
+import jwt as pyjwt
+import pytest
+from conftest import ADMIN_PASSWORD, JWT_KEY, build
+
+
+def header(token):
+    part = token.split(".")[0]
+    return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+
+
+def claims(**changes):
+    now = int(time.time())
+    return {
+        "sub": "6f1e6c1e-3b50-4c3e-9f0a-1d2f7d3b9a00",
+        "iss": "refapp",
+        "iat": now,
+        "nbf": now,
+        "exp": now + 60,
+        "jti": "x",
+        "type": "access",
+        "fresh": False,
+        "name": "someone",
+        **changes,
+    }
+
+
+def try_token(client, token):
+    answer = client.get(
+        "/uploads/6f1e6c1e-3b50-4c3e-9f0a-1d2f7d3b9a00",
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    return answer.status_code
+
+
+def test_login_answers_both_tokens(login):
+    assert set(login) == {"access_token", "refresh_token", "token_type", "expires_in"}
+    assert header(login["access_token"])["kid"] == "first"
+
+
+@pytest.mark.parametrize(
+    ("username", "password"), [("admin", "wrong"), ("nobody", "wrong"), ("ADMIN", ADMIN_PASSWORD)]
+)
+def test_a_wrong_login(client, username, password):
+    answer = client.post("/auth/login", json={"username": username, "password": password})
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.json["detail"] == "Wrong name or password."
+
+
+def test_refresh_needs_the_refresh_token(client, login):
+    def refresh(token):
+        return client.post("/auth/refresh", headers={"Authorization": f"Bearer {token}"})
+
+    assert refresh(login["access_token"]).status_code == 401
+    answer = refresh(login["refresh_token"])
+    assert answer.status_code == 200
+    assert try_token(client, answer.json["access_token"]) == 404
+    assert try_token(client, login["refresh_token"]) == 401
+
+
+def test_an_older_key_is_still_accepted(client):
+    token = pyjwt.encode(claims(), JWT_KEY[::-1], "HS256", headers={"kid": "old"})
+    assert try_token(client, token) == 404
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm", "headers", "changes"),
+    [
+        (JWT_KEY[::-1], "HS256", {"kid": "first"}, {}),
+        (JWT_KEY, "HS256", {"kid": "unknown"}, {}),
+        (JWT_KEY, "HS256", {}, {}),
+        (JWT_KEY * 2, "HS512", {"kid": "first"}, {}),
+        (None, "none", {"kid": "first"}, {}),
+        (JWT_KEY, "HS256", {"kid": "first"}, {"exp": 1}),
+        (JWT_KEY, "HS256", {"kid": "first"}, {"iss": "another"}),
+        (JWT_KEY, "HS256", {"kid": ["first"]}, {}),
+    ],
+    ids=[
+        "other key",
+        "kid unknown",
+        "no kid",
+        "algorithm",
+        "none",
+        "expired",
+        "issuer",
+        "kid type",
+    ],
+)
+def test_a_token_that_is_not_ours(client, key, algorithm, headers, changes):
+    if isinstance(headers.get("kid"), list):
+        parts = pyjwt.encode(claims(**changes), key, algorithm).split(".")
+        raw = json.dumps({"alg": algorithm, "typ": "JWT", **headers}).encode()
+        token = ".".join([base64.urlsafe_b64encode(raw).rstrip(b"=").decode(), *parts[1:]])
+    else:
+        token = pyjwt.encode(claims(**changes), key, algorithm, headers=headers)
+    assert try_token(client, token) == 401
+
+
+@pytest.mark.parametrize("value", ["", "Bearer", "Bearer x", "Basic eDp5", "Bearer a.b.c"])
+def test_a_header_that_is_no_token(client, value):
+    answer = client.post("/sales", json={}, headers={"Authorization": value})
+    assert answer.status_code == 401, "and the body was not looked at"
+
+
+def test_another_process_takes_the_token(monkeypatch, environ, login):
+    other = build(monkeypatch, environ | {"APP_HOST": "app2"})
+    other.config["JWT_ACCESS_TOKEN_EXPIRES"] = timedelta(seconds=1)
+    answer = other.test_client().post(
+        "/sales",
+        json={"item": "elsewhere", "amount": 1},
+        headers={"Authorization": f"Bearer {login['access_token']}"},
+    )
+    assert answer.status_code == 201
+
+
+def test_passwords_are_argon2(sql):
+    [(stored,)] = sql("SELECT password_hash FROM users WHERE username = 'admin'")
+    assert stored.startswith("$argon2id$")
