@@ -1,5 +1,6 @@
 """PostgreSQL, Redis with Sentinel and two small servers: real processes on free ports."""
 
+import http.client
 import http.server
 import os
 import pwd
@@ -50,6 +51,17 @@ def wait_for(port, seconds=15):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
+
+
+def send(method, url, body=None, headers=None):
+    """Return (status, body) of a request made with what is given and nothing else, like curl."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=5)
+    connection.request(method, f"{parts.path}?{parts.query}", body, headers or {})
+    answer = connection.getresponse()
+    found = answer.status, answer.read()
+    connection.close()
+    return found
 
 
 class Process:
