@@ -18,7 +18,11 @@ def fleet():
 
 
 @pytest.fixture
-def inventory(tmp_path):
+def inventory():
     """A copy of the lab's inventory, to make mistakes in."""
-    shutil.copytree(LAB, tmp_path / "lab")
-    return tmp_path / "lab"
+    # Under .lab, because its files find the lab's SSH configuration from two levels up.
+    copy = STATE / "wrong"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(LAB, copy)
+    yield copy
+    shutil.rmtree(copy)
