@@ -1,28 +1,6 @@
 #!/usr/bin/python
 """Build Swift's rings from a list of members, and hand them from member to member."""
 
-DOCUMENTATION = r"""
-module: swift_ring
-short_description: Build or install the rings of an object store
-description:
-  - C(read) returns the version of the builder files that the host has, 0 for none.
-  - >-
-    C(built) brings the host's builder files to the described members, keeping every
-    partition where it is unless the change needs a move, and returns builders and rings.
-  - C(installed) writes what C(built) returned.
-author: [Evenkeel]
-options:
-  state: {description: What to do., choices: [read, built, installed], type: str, required: true}
-  path: {description: Directory of the rings., type: path, default: /etc/swift}
-  members: {description: Addresses (one zone each)., type: list, elements: str, default: []}
-  devices: {description: Names of each member's devices., type: list, elements: str, default: []}
-  ports: {description: Port of each ring's server., type: dict, default: {}}
-  replicas: {description: Copies of each object., type: int, default: 1}
-  part_power: {description: Partitions as a power of two., type: int, default: 8}
-  files: {description: Contents by name in base64., type: dict, default: {}}
-  replace: {description: Whether rings in use are replaced., type: bool, default: false}
-"""
-
 import base64
 import os
 import tempfile
@@ -96,7 +74,9 @@ def build(module):
     params, changed, files = module.params, False, {}
     for name, port in params["ports"].items():
         path = os.path.join(params["path"], f"{name}.builder")
-        builder = load(path) or RingBuilder(params["part_power"], params["replicas"], MIN_PART_HOURS)
+        builder = load(path) or RingBuilder(
+            params["part_power"], params["replicas"], MIN_PART_HOURS
+        )
         if converge(builder, params, port):
             changed = True
             content = rendered(builder.save)
@@ -172,3 +152,25 @@ def main():
 
 if __name__ == "__main__":
     main()
+
+DOCUMENTATION = r"""
+module: swift_ring
+short_description: Build or install the rings of an object store
+description:
+  - C(read) returns the version of the builder files that the host has, 0 for none.
+  - >-
+    C(built) brings the host's builder files to the described members, keeping every
+    partition where it is unless the change needs a move, and returns builders and rings.
+  - C(installed) writes what C(built) returned.
+author: [Evenkeel]
+options:
+  state: {description: What to do., choices: [read, built, installed], type: str, required: true}
+  path: {description: Directory of the rings., type: path, default: /etc/swift}
+  members: {description: Addresses (one zone each)., type: list, elements: str, default: []}
+  devices: {description: Names of each member's devices., type: list, elements: str, default: []}
+  ports: {description: Port of each ring's server., type: dict, default: {}}
+  replicas: {description: Copies of each object., type: int, default: 1}
+  part_power: {description: Partitions as a power of two., type: int, default: 8}
+  files: {description: Contents by name in base64., type: dict, default: {}}
+  replace: {description: Whether rings in use are replaced., type: bool, default: false}
+"""
