@@ -1,0 +1,39 @@
+"""Filters of status.yml: from what hosts answered to one table."""
+
+from __future__ import annotations
+
+COLUMNS = ("host", "tier", "release", "processes", "health")
+
+
+def status_rows(hosts: list[str], answers: dict[str, dict]) -> list[dict]:
+    """Return a row a host and tier; a host that did not answer has one that says so."""
+    rows = []
+    for host in hosts:
+        answer = answers.get(host) or {}
+        if answer.get("rows"):
+            rows += [{"host": host, **row} for row in answer["rows"]]
+        elif answer.get("rows") is None:
+            reason = " ".join(str(answer.get("msg", "no answer")).split())
+            health = f"unreachable: {reason[-100:]}" if answer.get("unreachable") else reason[-100:]
+            rows.append({**dict.fromkeys(COLUMNS, "-"), "host": host, "health": health})
+    return rows
+
+
+def status_table(rows: list[dict]) -> str:
+    """Return rows as an aligned table with a head, one line each."""
+    lines = [dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]
+    widths = [max(len(str(line[column])) for line in lines) for column in COLUMNS]
+    return "\n".join(
+        "  ".join(
+            str(line[column]).ljust(width) for column, width in zip(COLUMNS, widths, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+class FilterModule:
+    """Make the filters known to Ansible."""
+
+    def filters(self) -> dict:
+        """Name the filters."""
+        return {"status_rows": status_rows, "status_table": status_table}

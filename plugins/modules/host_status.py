@@ -1,0 +1,227 @@
+#!/usr/bin/python
+"""Say how a host does in each of its tiers; changes nothing."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_status
+short_description: Say how a host does in each of its tiers
+description:
+  - Asks each tier's own health check on the host, and gives a row for each tier.
+options:
+  tiers: {description: Tiers of the host., type: list, elements: str, required: true}
+  address: {description: Address that the tiers listen on., type: str, required: true}
+  virtual_ip: {description: Address that the balancers hold between them., type: str, default: ""}
+  app: {description: Name of the application., type: str, default: ""}
+  root: {description: Directory of the applications., type: path, default: /srv}
+  units: {description: Units of the process types., type: list, elements: dict, default: []}
+  redis_password: {description: Password of Redis and Sentinel., type: str, default: ""}
+  redis_master: {description: Name that Sentinel knows., type: str, default: evenkeel}
+author: Evenkeel
+"""
+
+EXAMPLES = r"""
+- name: Ask the host
+  host_status:
+    tiers: [cache]
+    address: 10.0.0.21
+"""
+
+RETURN = r"""
+rows: {description: A row for each tier., returned: always, type: list}
+"""
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+TIMEOUT = 5  # seconds for any one question
+
+
+def said(*argv, env=None):
+    """Give what a command prints, or nothing when it fails."""
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=TIMEOUT, check=False,
+            env={**os.environ, **(env or {})},
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def get(host, port, path):
+    """Give status and body of a GET, or None and the reason."""
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        return None, str(error)
+    finally:
+        connection.close()
+
+
+def listens(address, port):
+    """Say whether a port accepts connections."""
+    try:
+        with socket.create_connection((address, port), TIMEOUT):
+            return True
+    except OSError:
+        return False
+
+
+def active(unit):
+    """Say whether a systemd unit is active."""
+    return said("systemctl", "is-active", unit) == "active"
+
+
+def processes(unit):
+    """Count the processes of a systemd unit."""
+    group = said("systemctl", "show", "--value", "--property=ControlGroup", unit)
+    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"):
+        path = Path(f"{root}{group}/cgroup.procs")
+        if group and path.exists():
+            return len(path.read_text().split())
+    return 0
+
+
+class Status:
+    """The rows of one host: release, processes, and what is wrong, tier by tier."""
+
+    def __init__(self, params):
+        self.params, self.address = params, params["address"]
+
+    def row(self, tier):
+        """Give the row of a tier; nothing wrong means healthy."""
+        release, running, notes, wrong = getattr(self, tier)()
+        health = "; ".join(wrong) if wrong else ", ".join(["ok", *notes])
+        return {
+            "tier": tier, "release": release or "-", "processes": running or "-",
+            "health": health, "healthy": not wrong,
+        }  # fmt: skip
+
+    def units(self, *names):
+        """Count processes of units, and name those that don't run."""
+        wrong = [f"{name} is not running" for name in names if not active(name)]
+        return ", ".join(f"{name} {processes(f'{name}.service')}" for name in names), wrong
+
+    def lb(self):
+        """nginx answers, and keepalived runs where there is a virtual IP."""
+        virtual_ip = self.params["virtual_ip"]
+        running, wrong = self.units("nginx", *(["keepalived"] if virtual_ip else []))
+        if not listens("127.0.0.1", 443):
+            wrong.append("nothing listens on port 443")
+        held = virtual_ip and f" {virtual_ip}/" in said("ip", "-o", "address")
+        maintenance = Path("/etc/nginx/maintenance.on").exists()
+        notes = ["holds the address"] * bool(held) + ["maintenance page on"] * maintenance
+        return "", running, notes, wrong
+
+    def cache(self):
+        """nginx listens for the balancers."""
+        running, wrong = self.units("nginx")
+        if not listens(self.address, 6081):
+            wrong.append("nothing listens on port 6081")
+        return "", running, [], wrong
+
+    def app(self):
+        """Every process type of the live release runs and answers its probe."""
+        current = Path(self.params["root"], self.params["app"], "current")
+        if not current.is_symlink():
+            return "", "", [], ["no release is live: run site.yml"]
+        release = Path(os.readlink(current)).name
+        running, wrong = [], []
+        for unit in self.params["units"]:
+            service = f"{unit['unit']}@{release}.service"
+            running.append(f"{unit['unit']} {processes(service)}")
+            if not active(service):
+                wrong.append(f"{service} is not running")
+            elif unit.get("probe"):
+                path = f"/run/{self.params['app']}/{unit['type']}-{release}.sock"
+                code = said(
+                    "curl", "-s", "-m", str(TIMEOUT), "-o", "/dev/null", "-w", "%{http_code}",
+                    "-H", "X-Forwarded-Proto: https",
+                    "--unix-socket", path, f"http://localhost{unit['probe']}",
+                )  # fmt: skip
+                if code != "200":
+                    wrong.append(f"{unit['probe']} answers {code or 'nothing'}")
+        if said("nft", "list", "table", "inet", "evenkeel_drain"):
+            wrong.append("drained: run restart.yml, or wait until the drain ends by itself")
+        return release, ", ".join(running), [], wrong
+
+    def db(self):
+        """Patroni's member runs, and so does etcd's."""
+        running, wrong = self.units("patroni", "etcd")
+        status, body = get(self.address, 8008, "/patroni")
+        if status is None:
+            return "", running, [], [*wrong, "Patroni does not answer"]
+        member = json.loads(body)
+        if member.get("state") not in ("running", "streaming"):
+            wrong.append(f"PostgreSQL is {member.get('state')}")
+        status, body = get(self.address, 2379, "/health")
+        if status != 200:
+            wrong.append("etcd is not healthy")
+        return "", running, [member.get("role", "no role")], wrong
+
+    def redis(self):
+        """Redis has a role and Sentinel knows a primary and a quorum."""
+        running, wrong = self.units("redis-server", "redis-sentinel")
+        env = {"REDISCLI_AUTH": self.params["redis_password"]}
+        ask = ("redis-cli", "--no-auth-warning", "-h", self.address)
+        info = said(*ask, "-p", "6379", "INFO", "replication", env=env)
+        role = next((s[5:].strip() for s in info.splitlines() if s.startswith("role:")), "")
+        if not role:
+            wrong.append("Redis does not answer")
+        if role == "slave":
+            role = "replica"
+            if "master_link_status:up" not in info:
+                wrong.append("the replica is not in step")
+        quorum = said(
+            *ask, "-p", "26379", "SENTINEL", "CKQUORUM", self.params["redis_master"], env=env
+        )
+        if not quorum.startswith("OK"):
+            wrong.append("Sentinel has no quorum")
+        return "", running, [role], wrong
+
+    def storage(self):
+        """Swift's proxy answers through nginx, and its servers listen."""
+        running, wrong = self.units("nginx", "swift-proxy", "swift-object")
+        status, _ = get(self.address, 8080, "/healthcheck")
+        if status != 200:
+            wrong.append("the object store does not answer")
+        wrong += [
+            f"nothing listens on port {port}"
+            for port in (6200, 6201, 6202)
+            if not listens(self.address, port)
+        ]
+        return "", running, [], wrong
+
+
+def main():
+    """Answer as the task asks."""
+    module = AnsibleModule(
+        argument_spec={
+            "tiers": {"type": "list", "elements": "str", "required": True},
+            "address": {"type": "str", "required": True},
+            "virtual_ip": {"type": "str", "default": ""},
+            "app": {"type": "str", "default": ""},
+            "root": {"type": "path", "default": "/srv"},
+            "units": {"type": "list", "elements": "dict", "default": []},
+            "redis_password": {"type": "str", "default": "", "no_log": True},
+            "redis_master": {"type": "str", "default": "evenkeel"},
+        },
+        supports_check_mode=True,
+    )
+    status = Status(module.params)
+    known = [tier for tier in module.params["tiers"] if hasattr(Status, tier)]
+    module.exit_json(changed=False, rows=[status.row(tier) for tier in known])
+
+
+if __name__ == "__main__":
+    main()
