@@ -1,0 +1,107 @@
+"""The checks of preflight: each mistake gives one line that says what to type."""
+
+from plugins.action.preflight_host import clock_offset, facts, host_problems
+from plugins.action.preflight_inventory import (
+    Fleet,
+    Variable,
+    address_problems,
+    example_problems,
+    port_problems,
+    secret_problems,
+    tier_problems,
+    variable_problems,
+)
+
+LIMITS = {"releases": ["13"], "free_mb": 1024, "free_percent": 5, "clock": 2}
+SOUND = {"os": ["debian 13"], "uid": ["0"], "python": ["yes"], "disk": ["x 100 20 9000 1% /"]}
+
+
+def only(problems):
+    (line,) = problems
+    return line
+
+
+def test_a_tier_without_hosts():
+    line = only(tier_problems(Fleet(groups={"app": ["app1"], "db": []}), ["app", "db"]))
+    assert line.startswith("tier db has no hosts: add one under db: in hosts.yml")
+
+
+def test_a_misspelled_group():
+    fleet = Fleet(groups={"storag": ["s1"]})
+    assert any("did you mean storage?" in line for line in tier_problems(fleet, ["storage"]))
+
+
+def test_addresses_that_are_none_or_shared():
+    fleet = Fleet(addresses={"a": "10.0.0.1", "b": "10.0.0.1", "c": "db.internal", "d": None})
+    lines = list(address_problems(fleet))
+    assert any("a and b have one address" in line for line in lines)
+    assert any("db.internal, is not an IP address" in line for line in lines)
+    assert any("d has no address" in line for line in lines)
+
+
+def test_variables_that_nothing_reads():
+    fleet = Fleet(
+        variables=[Variable("redis_maxmem", 1, "f.yml"), Variable("old_name", 1, "f.yml")],
+        roles={"redis": {"redis_maxmemory"}},
+        renamed={"old_name": "new_name"},
+    )
+    lines = list(variable_problems(fleet))
+    assert "unknown variable redis_maxmem in f.yml: did you mean redis_maxmemory?" in lines
+    assert "old_name in f.yml was renamed: write new_name" in lines
+
+
+def test_a_variable_that_the_playbooks_override():
+    fleet = Fleet(variables=[Variable("fleet_db", 1, "f.yml")], derived={"fleet_db": "wiring.yml"})
+    assert "has no effect" in only(variable_problems(fleet))
+
+
+def test_secrets_never_show_their_value():
+    fleet = Fleet(
+        variables=[
+            Variable("secret_a", "CHANGE_ME", "s.yml"),
+            Variable("secret_b", "sh0rt", "s.yml"),
+            Variable("secret_c", "", "s.yml"),
+            Variable("secret_d", "0123456789abcdef0123", "s.yml"),
+        ],
+        words={"secret_e"},
+    )
+    lines = list(secret_problems(fleet))
+    assert [line.split()[0] for line in lines] == ["secret_e", "secret_a", "secret_b", "secret_c"]
+    assert not any("sh0rt" in line for line in lines)
+
+
+def test_names_left_from_the_template():
+    fleet = Fleet(variables=[Variable("fleet_names", ["www.example.com"], "f.yml")])
+    assert "still has www.example.com" in only(example_problems(fleet))
+
+
+def test_two_tiers_that_share_a_port():
+    table = [
+        {"name": "a", "tier": "app", "ports": [80]},
+        {"name": "b", "tier": "lb", "ports": [80]},
+    ]
+    fleet = Fleet(groups={"app": ["one"], "lb": ["one", "two"]})
+    line = only(port_problems(fleet, table))
+    assert line.startswith("port 80 on one is wanted by a (tier app) and by b (tier lb)")
+
+
+def test_a_sound_host():
+    assert list(host_problems("h", "ssh h", SOUND, 0.1, LIMITS)) == []
+
+
+def test_what_is_wrong_with_a_host():
+    found = {**SOUND, "os": ["ubuntu 24.04"], "uid": ["1000"], "disk": ["x 100 99 50 99% /"]}
+    found.pop("python")
+    lines = list(host_problems("h", "ssh h", found, 3600, LIMITS))
+    for words in ("runs ubuntu 24.04", "no root", "no Python", "50 MB", "3600 s ahead of"):
+        assert any(words in line for line in lines), words
+
+
+def test_a_clock_is_allowed_the_time_of_the_question():
+    assert clock_offset(10, 12, 11) == 0
+    assert clock_offset(10, 12, 15) == 3
+    assert clock_offset(10, 12, 4) == -6
+
+
+def test_noise_between_facts_does_no_harm():
+    assert facts("motd!\nos=debian 13\nuid=0\n") == {"os": ["debian 13"], "uid": ["0"]}
