@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Make a release live on a host: the new beside the old on one socket, probed, then the old out."""
+"""Make a release live on a host: rehearsed, beside the old one on its sockets, then alone."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ DOCUMENTATION = r"""
 module: release_activate
 short_description: Make an installed release live on a host, restart it, or watch it
 description:
-  - I(active) starts the release beside the live one on the same sockets, asks it over a private
-    socket, and stops the old one only when the new one answers. A release that does not answer is
-    stopped and the host is as before; it never took a request.
+  - I(active) first runs the release on private sockets alone and asks it whether it is ready, then
+    starts it beside the live one on the shared sockets, and stops the old one when the new one
+    answers. A release that is not ready is stopped; it never took a request.
   - I(restarted) restarts the live release in place; its sockets hold what arrives meanwhile.
   - I(described) changes nothing and says what is live, what was before, and what is outdated.
   - I(watched) fails when the live release stops, restarts or stops answering within I(watch).
@@ -52,6 +52,7 @@ outdated: {description: Whether what runs is older than its settings., returned:
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -61,7 +62,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 SYSTEMD = Path("/etc/systemd/system")
-CANDIDATES = Path("/run/systemd/system")
+RUNTIME = Path("/run/systemd/system")
 SETTLE = 2  # seconds that a process without a probe must stay up
 
 
@@ -92,6 +93,13 @@ def journal(unit, lines=20):
     """Read what a unit said last."""
     argv = ("journalctl", "--unit", unit, "--output=cat", "--no-pager", "-n", str(lines))
     return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.splitlines()
+
+
+def cause(lines):
+    """Find the error that a journal names last, in plain text or inside a structured line."""
+    pattern = r"\b\w*(?:Error|Exception): [^\"\\]+"
+    found = [text.strip() for line in lines for text in re.findall(pattern, line)]
+    return f" ({found[-1]})" if found else ""
 
 
 class Probe(http.client.HTTPConnection):
@@ -163,9 +171,11 @@ class Activation:
     def wait(self, unit):
         """Wait until a unit answers its probe; one without a probe must stay up."""
         service, said = self.service(unit), "nothing"
-        started = time.monotonic()
+        started, run = time.monotonic(), show(service, "InvocationID")
         while time.monotonic() - started < self.timeout:
-            if show(service, "ActiveState") in ("failed", "inactive"):
+            state = show(service, "ActiveState")
+            # A question on its socket starts a service again that died: it is another run then.
+            if state in ("failed", "inactive") or show(service, "InvocationID") != run:
                 raise ActivationError(f"{service} stopped as it started", service)
             if unit["probe"]:
                 path = f"/run/{self.name}/{unit['type']}-{self.release}.sock"
@@ -176,19 +186,29 @@ class Activation:
                 return
             time.sleep(0.2)
         waited = f"within {self.timeout} s; it said {said}"
-        raise ActivationError(
-            f"{service} did not answer {unit['probe']} with 200 {waited}", service
-        )
+        raise ActivationError(f"{service} did not answer {unit['probe']} with 200 {waited}", service)
 
-    def candidate(self, wanted):
-        """While it is a candidate a unit isn't restarted: a crash loop would fail the socket."""
+    def rehearse(self):
+        """Run the release on its private sockets alone: one that isn't ready takes no request."""
+        probed = [unit for unit in self.units if unit["probe"]]
+        for unit in probed:
+            text = (SYSTEMD / f"{unit['unit']}@.service").read_text()
+            text = text.replace(f"Sockets={unit['unit']}.socket ", "Sockets=")
+            # Not restarted: its crash loop would be the shared socket's, too.
+            text = text.replace("Restart=always", "Restart=no")
+            (RUNTIME / self.service(unit)).write_text(text)
+        systemctl("daemon-reload")
+        try:
+            self.start(probed)
+            systemctl("stop", *[self.service(unit) for unit in probed])
+        finally:
+            self.end_rehearsal()
+
+    def end_rehearsal(self):
+        """Take the private form of the units away, also what an interrupted run left."""
         for unit in self.units:
-            directory = CANDIDATES / f"{self.service(unit)}.d"
-            if wanted:
-                directory.mkdir(parents=True, exist_ok=True)
-                (directory / "candidate.conf").write_text("[Service]\nRestart=no\n")
-            else:
-                shutil.rmtree(directory, ignore_errors=True)
+            (RUNTIME / self.service(unit)).unlink(missing_ok=True)
+        systemctl("daemon-reload")
 
     def name_sockets(self, release):
         """Name the instance that each shared socket starts when none runs."""
@@ -225,14 +245,14 @@ class Activation:
             raise ActivationError(f"release {self.release} is not on this host")
         if self.previous in (None, self.release):
             self.name_sockets(self.release)
-        self.candidate(True)
+        if self.previous != self.release:
+            self.rehearse()
         systemctl("daemon-reload")
         self.open_sockets()
         self.start(self.beside)
         if self.previous not in (None, self.release) and self.after:
             systemctl("stop", *self.services(self.after, self.previous))
         self.start(self.after)
-        self.candidate(False)
         self.commit(self.release, self.previous)
 
     def commit(self, release, old):
@@ -252,20 +272,15 @@ class Activation:
 
     def undo(self):
         """Leave the host as it was before the switch."""
-        self.candidate(False)
         if self.previous == self.release:
-            systemctl("daemon-reload")
             return
-        if self.previous is None:  # nothing was live: the sockets close, so that nothing hangs
+        if self.previous is None:  # nothing was live: close the sockets, so that nothing hangs
             sockets = [f"{unit['unit']}.socket" for unit in self.units if unit["listen"]]
-            systemctl("stop", *sockets, check=False)
-            systemctl("stop", *self.services(self.units), check=False)
-            systemctl("daemon-reload")
-            return
-        old = [self.service(unit, self.previous) for unit in self.units]
-        systemctl("daemon-reload")
-        systemctl("start", *old)
-        self.commit(self.previous, self.release)
+            systemctl("stop", *sockets, *self.services(self.units), check=False)
+        else:
+            systemctl("start", *[self.service(unit, self.previous) for unit in self.units])
+            self.commit(self.previous, self.release)
+        systemctl("reset-failed", *self.services(self.units), check=False)
 
     def restart(self):
         """Restart the live release in place, with the sockets whose units changed."""
@@ -379,7 +394,7 @@ def work(activation, params):
         activation.switch()
     except (ActivationError, OSError) as error:
         failed = getattr(error, "unit", None)
-        error.said = journal(failed) if failed else []
+        error.said = journal(failed, 200) if failed else []
         activation.undo()
         raise
     activation.remember(params["back"])
@@ -418,9 +433,8 @@ def main():
         module.exit_json(**work(activation, params))
     except (ActivationError, OSError) as error:
         failed = getattr(error, "unit", None)
-        said = getattr(error, "said", None) or (journal(failed) if failed else [])
-        reason = f" ({said[-1].strip()})" if said else ""
-        module.fail_json(msg=f"{error}{reason}", journal=said, previous=activation.previous)
+        said = getattr(error, "said", None) or (journal(failed, 200) if failed else [])
+        module.fail_json(msg=f"{error}{cause(said)}", journal=said[-20:], previous=activation.previous)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psycopg
+
 PASSWORD = "service-password"
 
 
@@ -40,7 +42,7 @@ def own(path):
     return path
 
 
-def wait_for(port, seconds=15):
+def wait_for(port, seconds=60):
     """Return once something accepts connections on a port."""
     deadline = time.monotonic() + seconds
     while True:
@@ -118,6 +120,20 @@ class Postgres(Process):
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         self.command = [binaries / "postgres", "-D", data, *options]
+
+    def start(self):
+        super().start()
+        # It accepts connections before it accepts work.
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                where = f"host=127.0.0.1 port={self.port} user=refapp dbname=postgres"
+                psycopg.connect(where, connect_timeout=5).close()
+                return
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     def url(self, database):
         return f"postgresql+psycopg://refapp:unused@/{database}?host=127.0.0.1:{self.port}"
