@@ -9,11 +9,15 @@ import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 from lab import files, image
 from lab.inventory import Host, Inventory, LabError
 
 LABEL = "evenkeel.lab"
+# Every systemd watches files; the kernel's default of 128 watchers is gone after 15 hosts.
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances"), 8192
 CAPABILITIES = "NET_ADMIN,NET_RAW,SYS_PTRACE"  # firewall, virtual IP, profiling
 
 
@@ -60,6 +64,14 @@ def limits() -> list[str]:
     return options
 
 
+def allow_watchers() -> None:
+    """Raise this machine's limit of inotify instances, where it is low and may be raised."""
+    setting, wanted = INOTIFY
+    if int(setting.read_text()) < wanted:
+        with suppress(OSError):
+            setting.write_text(str(wanted))
+
+
 class Lab:
     """The containers of one inventory."""
 
@@ -83,6 +95,7 @@ class Lab:
 
     def up(self, inventory: Inventory) -> None:
         """Make what is missing, start what is stopped, replace what is broken or outdated."""
+        allow_watchers()
         files.prepare(inventory if self.name == "lab" else None)
         images = {suite: image.ensure(suite) for suite in {h.release for h in inventory.hosts}}
         runtime = working_runtime(next(iter(images.values())))

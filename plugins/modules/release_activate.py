@@ -97,7 +97,7 @@ def journal(unit, lines=20):
 
 def cause(lines):
     """Find the error that a journal names last, in plain text or inside a structured line."""
-    pattern = r"\b\w*(?:Error|Exception): [^\"\\]+"
+    pattern = r"(?:\\n)?([\w.]*(?:Error|Exception): [^\"\\]+)"
     found = [text.strip() for line in lines for text in re.findall(pattern, line)]
     return f" ({found[-1]})" if found else ""
 
