@@ -186,7 +186,9 @@ class Activation:
                 return
             time.sleep(0.2)
         waited = f"within {self.timeout} s; it said {said}"
-        raise ActivationError(f"{service} did not answer {unit['probe']} with 200 {waited}", service)
+        raise ActivationError(
+            f"{service} did not answer {unit['probe']} with 200 {waited}", service
+        )
 
     def rehearse(self):
         """Run the release on its private sockets alone: one that isn't ready takes no request."""
@@ -434,7 +436,9 @@ def main():
     except (ActivationError, OSError) as error:
         failed = getattr(error, "unit", None)
         said = getattr(error, "said", None) or (journal(failed, 200) if failed else [])
-        module.fail_json(msg=f"{error}{cause(said)}", journal=said[-20:], previous=activation.previous)
+        module.fail_json(
+            msg=f"{error}{cause(said)}", journal=said[-20:], previous=activation.previous
+        )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ options:
     type: list
     elements: str
     default: []
-  lock: {description: Lock file with hashes inside the source., type: str, default: requirements.txt}
+  lock: {description: Lock file in the source., type: str, default: requirements.txt}
   python: {description: Python of the hosts., type: str, required: true}
   machine: {description: Machine type of the hosts., type: str, default: x86_64}
   store: {description: Directory of the releases on the controller., type: path, required: true}
@@ -88,7 +88,7 @@ def run(*argv, cwd=None, env=None, stdin=None, what=""):
         raise BuildError(f"{what or argv[0]} took more than {TIMEOUT} s") from error
     if done.returncode:
         lines = [s.strip() for s in done.stderr.decode(errors="replace").splitlines() if s.strip()]
-        told = [line for line in lines if re.match(r"(ERROR|error|fatal|×)", line)] or lines[-1:]
+        told = [line for line in lines if re.match(r"(ERROR|error|fatal)", line)] or lines[-1:]
         raise BuildError(f"{what or ' '.join(argv[:3])}: {' '.join(told[-2:])}")
     return done.stdout
 
