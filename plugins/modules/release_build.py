@@ -179,7 +179,10 @@ def read_ref(source, ref):
         raise BuildError(f"release={ref} is neither a git ref of {source} nor a directory")
     commit = known.stdout.decode().strip()
     prefix = run(*git, "rev-parse", "--show-prefix").decode().strip().rstrip("/")
-    data = run(*git, "archive", "--format=tar", f"{commit}:{prefix}", what=f"git archive {ref}")
+    # From inside a directory git would look for the path below it once more.
+    top = run(*git, "rev-parse", "--show-toplevel").decode().strip()
+    tree = f"{commit}:{prefix}"
+    data = run("git", "-C", top, "archive", "--format=tar", tree, what=f"git archive {ref}")
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         for member in archive:
             if skipped(member.name):
