@@ -48,8 +48,8 @@ def host_problems(host, ssh, found, offset, limits):
     for folder, free, share in disks(found.get("disk", [])):
         if free < limits["free_mb"] or share < limits["free_percent"]:
             yield (
-                f"{host} has {free} MB ({share:.0f} %) free on {folder}, of {limits['free_mb']} MB "
-                f"and {limits['free_percent']} % needed: look for what fills it with "
+                f"{host} has {free} MB ({share:.0f} %) free on {folder}, of {limits['free_mb']:.0f} MB "
+                f"and {limits['free_percent']:.0f} % needed: look for what fills it with "
                 f"{ssh} sudo du -xm --max-depth=3 {folder}"
             )
     if abs(offset) > limits["clock"]:
@@ -101,7 +101,9 @@ class ActionModule(ActionBase):
             reason = " ".join(str(error).split()).split("ssh: ")[-1]
             result["problems"] = [f"{host} can't be reached ({reason[-160:]}): try {ssh}"]
         else:
-            limits = self._task.args["limits"]
+            limits = dict(self._task.args["limits"])
+            for name in ("free_mb", "free_percent", "clock"):
+                limits[name] = float(limits[name])  # -e gives strings
             result["problems"] = list(host_problems(host, ssh, found, offset, limits))
         return result
 
