@@ -1,5 +1,7 @@
 """A second run of site.yml, and a check: nothing to do, nothing disturbed."""
 
+import pytest
+
 from tests.fleet.support import play
 
 
@@ -17,6 +19,7 @@ def test_a_check_of_the_converged_fleet_reports_nothing(fleet):
     assert set(fleet.hosts) <= done.recap.keys()
 
 
+@pytest.mark.full
 def test_a_check_finds_a_change_and_does_not_make_it(fleet):
     host = fleet.groups["cache"][0]
     path = "/etc/nginx/conf.d/cache.conf"

@@ -102,7 +102,7 @@ def fill_in(inventory, keep):
 
 
 @pytest.fixture(scope="module", params=[
-    pytest.param(SMALL, id="one host a data tier"),
+    pytest.param(SMALL, id="one host a data tier", marks=pytest.mark.full),
     pytest.param(None, id="every host", marks=pytest.mark.full),
 ])  # fmt: skip
 def mine(fleet, request):
