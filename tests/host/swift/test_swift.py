@@ -202,3 +202,11 @@ def test_unused_services_stay_off(host):
 def test_starts_again_after_a_boot(host):
     assert host.service("swift.target").is_enabled
     assert host.service("memcached").is_enabled
+
+
+def test_a_new_configuration_of_the_proxy_costs_no_request(host):
+    ask = "curl -s -o /dev/null -w '%{http_code}\\n' http://127.0.0.1:8081/healthcheck"
+    answers = host.check_output(
+        f"systemctl reload swift-proxy & for i in $(seq 60); do {ask}; sleep 0.05; done; wait"
+    )
+    assert set(answers.split()) == {"200"}
