@@ -162,10 +162,14 @@ class Activation:
 
     def is_live(self):
         """Say whether there is nothing to do."""
-        return self.previous == self.release and all(
-            show(self.service(unit), "ActiveState") == "active"
-            and systemctl("is-enabled", self.service(unit), check=False) == "enabled"
-            for unit in self.units
+        return self.previous == self.release and not any(map(self.missing, self.units))
+
+    def missing(self, unit):
+        """Say whether a unit doesn't run, or would not after a boot: its type may be new."""
+        service = self.service(unit)
+        return (
+            show(service, "ActiveState") != "active"
+            or systemctl("is-enabled", service, check=False) != "enabled"
         )
 
     def wait(self, unit):
@@ -287,15 +291,17 @@ class Activation:
     def restart(self):
         """Restart the live release in place, with the sockets whose units changed."""
         systemctl("daemon-reload")
-        for unit in self.units:
+        running = [unit for unit in self.units if not self.missing(unit)]
+        for unit in running:
             shared, service = f"{unit['unit']}.socket", self.service(unit)
-            systemctl("reset-failed", service, check=False)
             if unit["listen"] and changed_since(shared, "ActiveEnterTimestampMonotonic", [shared]):
                 systemctl("stop", *self.services([unit]))
                 systemctl("restart", shared)
             systemctl("restart", service)
-        for unit in self.units:
+        for unit in running:
             self.wait(unit)
+        if len(running) < len(self.units):  # a new process type, or one that gave up
+            self.switch()
 
     def watch(self, seconds):
         """Fail when the release restarts or stops answering within some seconds."""
@@ -317,14 +323,19 @@ class Activation:
         return path.read_text().split() if path.exists() else []
 
     def describe(self):
-        """Say what is live, what was before it, what is here, and whether a restart is due."""
+        """Say what is live, what was before it, what is here, and what has to be restarted."""
         before = [release for release in self.history() if release != self.previous]
         files = [f"/etc/{self.name}/{name}" for name in ("environment", "secrets.env")]
         outdated = []
         for unit in self.units if self.previous else []:
             running, shared = self.service(unit, self.previous), f"{unit['unit']}.socket"
-            if changed_since(running, "ExecMainStartTimestampMonotonic", [running], files) or (
-                unit["listen"] and changed_since(shared, "ActiveEnterTimestampMonotonic", [shared])
+            if (
+                self.missing(unit)
+                or changed_since(running, "ExecMainStartTimestampMonotonic", [running], files)
+                or (
+                    unit["listen"]
+                    and changed_since(shared, "ActiveEnterTimestampMonotonic", [shared])
+                )
             ):
                 outdated.append(unit["unit"])
         return {
