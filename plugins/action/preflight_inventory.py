@@ -168,8 +168,8 @@ def role_variables(root, load):
     known, required = {}, set()
     for role in sorted(path for path in root.iterdir() if path.is_dir()):
         names = known.setdefault(role.name, set())
-        for path in (*role.glob("*/*.yml"), *role.glob("templates/*")):
-            names |= {w for w in WORD.findall(path.read_text()) if w.startswith(f"{role.name}_")}
+        for defaults in role.glob("defaults/main.yml"):
+            names |= set(load(defaults))
         for specs in role.glob("meta/argument_specs.yml"):
             for entry, spec in load(specs)["argument_specs"].items():
                 options = spec.get("options", {})

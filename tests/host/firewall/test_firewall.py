@@ -68,7 +68,7 @@ def test_vrrp_only_from_its_peer(host, name):
     rules = host.check_output("nft list chain inet evenkeel input").splitlines()
     # nft names the protocol where the host has a list of names.
     vrrp = [line.strip().replace("vrrp", "112") for line in rules if "virtual IP" in line]
-    wanted = 'ip saddr 10.87.12.12 meta l4proto vrrp accept comment "virtual IP"'
+    wanted = 'ip saddr 10.87.12.12 meta l4proto 112 accept comment "virtual IP"'
     assert vrrp == ([wanted] if name == "server" else [])
 
 
