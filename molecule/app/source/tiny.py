@@ -10,7 +10,8 @@ from pathlib import Path
 def seen():
     """Tell what this process sees of its host."""
     probes = {}
-    for path in ("/srv/tiny/x", f"/srv/tiny/releases/{os.environ['APP_RELEASE']}/src/x", "/etc/x"):
+    release = f"/srv/tiny/releases/{os.environ['APP_RELEASE']}"
+    for path in ("/srv/tiny/shared/x", "/srv/tiny/x", f"{release}/src/x", "/etc/x", "/usr/x"):
         try:
             Path(path).write_text("x")
             probes[path] = "written"
@@ -27,7 +28,8 @@ def seen():
         "greeting": os.environ["TINY_GREETING"],
         "secret_length": len(os.environ["TINY_SECRET"]),
         "writes": probes,
-        "home": os.path.exists("/home/operator"),
+        "homes": os.access("/root", os.R_OK) or bool(os.listdir("/home")),
+        "other_processes": len([name for name in os.listdir("/proc") if name == "1"]),
         "no_new_privileges": "NoNewPrivs:\t1" in status,
         "capabilities": [s for s in status.splitlines() if s.startswith("CapBnd")],
     }

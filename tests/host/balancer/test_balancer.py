@@ -1,0 +1,116 @@
+"""The balancer: where requests go, what they carry, and what is repeated elsewhere."""
+
+import json
+import time
+
+import pytest
+
+testinfra_hosts = ["ansible://lb1"]
+SITE = "https://127.0.0.1"
+
+
+@pytest.fixture
+def ask(host):
+    def curl(path, *options):
+        said = host.check_output(
+            f"curl -sSk -m 15 -w '\\n%{{http_code}}' {' '.join(options)} '{SITE}{path}'"
+        )
+        body, _, status = said.rpartition("\n")
+        return int(status), body
+
+    return curl
+
+
+@pytest.fixture
+def backends(request):
+    import testinfra
+
+    return [
+        testinfra.get_host(
+            f"ansible://{name}", ansible_inventory=request.config.option.ansible_inventory,
+            ssh_config=request.config.option.ssh_config,
+        )
+        for name in ("app1", "app2")
+    ]  # fmt: skip
+
+
+def test_routes_by_the_longest_path(ask):
+    assert json.loads(ask("/a")[1])["port"] == 8000
+    assert json.loads(ask("/socket.io/x")[1])["port"] == 8100
+    assert json.loads(ask("/cached/x")[1])["port"] == 6081
+    assert json.loads(ask("/uploads/x")[1])["port"] == 8080
+
+
+def test_both_hosts_answer(ask):
+    assert {json.loads(ask("/a")[1])["host"] for _ in range(12)} == {"app1", "app2"}
+
+
+def test_a_request_carries_who_asked_and_not_what_the_client_claims(ask):
+    _, body = ask("/a", "-H 'X-Forwarded-For: 6.6.6.6'", "-H 'X-Forwarded-Proto: http'")
+    headers = json.loads(body)["headers"]
+    assert "6.6.6.6" not in headers["x-forwarded-for"]
+    assert headers["x-forwarded-proto"] == "https"
+    assert len(headers["x-request-id"]) >= 16
+
+
+def test_authorised_requests_pass_the_cache_by(ask):
+    assert json.loads(ask("/cached/x", "-H 'Authorization: Bearer x'")[1])["port"] == 8000
+
+
+def test_plain_http_is_sent_to_https(host):
+    head = host.check_output("curl -sS -m 5 -D - -o /dev/null http://127.0.0.1/a?b=1")
+    assert " 308 " in head.splitlines()[0] or " 301 " in head.splitlines()[0]
+    assert "https://" in head
+
+
+def test_metrics_are_not_for_the_world(ask):
+    assert ask("/metrics")[0] == 404
+
+
+def test_pages_do_not_leak(ask, host):
+    status, body = ask("/x" * 9000)
+    assert status == 414
+    assert "nginx/" not in body
+    assert "nginx/" not in host.check_output(f"curl -sSk -m 5 -D - -o /dev/null {SITE}/a")
+
+
+def test_the_maintenance_page_needs_no_reload(ask, host):
+    try:
+        host.check_output("touch /etc/nginx/maintenance.on")
+        assert ask("/a")[0] == 503
+    finally:
+        host.check_output("rm -f /etc/nginx/maintenance.on")
+    assert ask("/a")[0] == 200
+
+
+def test_only_what_may_be_repeated_is_repeated(ask, backends):
+    """A host that closes without an answer: both hosts see a GET, one sees a POST."""
+
+    def hits(method, path):
+        return sum(
+            json.loads(backend.check_output("curl -s -m 5 http://127.0.0.1:8000/hits")).get(
+                f"{method} {path}", 0
+            )
+            for backend in backends
+        )
+
+    assert ask("/drop/get")[0] == 502
+    assert hits("GET", "/drop/get") == 2
+    time.sleep(3)
+    assert ask("/drop/post", "-X POST -d x")[0] == 502
+    assert hits("POST", "/drop/post") == 1
+    time.sleep(3)
+    ask("/drop/keyed", "-X POST -d x -H 'Idempotency-Key: k1'")
+    assert hits("POST", "/drop/keyed") == 2
+    time.sleep(3)
+
+
+def test_a_stopped_host_is_passed_over(ask, backends):
+    try:
+        backends[0].check_output("systemctl stop backend")
+        answers = [ask("/a") for _ in range(10)]
+        answers += [ask("/a", "-X POST -d x") for _ in range(10)]
+        assert {status for status, _ in answers} == {200}
+        assert {json.loads(body)["host"] for _, body in answers} == {"app2"}
+    finally:
+        backends[0].check_output("systemctl start backend")
