@@ -48,9 +48,9 @@ def host_problems(host, ssh, found, offset, limits):
     for folder, free, share in disks(found.get("disk", [])):
         if free < limits["free_mb"] or share < limits["free_percent"]:
             yield (
-                f"{host} has {free} MB ({share:.0f} %) free on {folder}, of {limits['free_mb']:.0f} MB "
-                f"and {limits['free_percent']:.0f} % needed: look for what fills it with "
-                f"{ssh} sudo du -xm --max-depth=3 {folder}"
+                f"{host} has {free} MB ({share:.0f} %) free on {folder}, of "
+                f"{limits['free_mb']:.0f} MB and {limits['free_percent']:.0f} % needed: "
+                f"look for what fills it with {ssh} sudo du -xm --max-depth=3 {folder}"
             )
     if abs(offset) > limits["clock"]:
         way = "ahead of" if offset > 0 else "behind"

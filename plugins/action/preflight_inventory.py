@@ -18,7 +18,7 @@ PLACEHOLDER = re.compile(
     r"change.?me|replace.?me|example|placeholder|^(password|secret|todo|x+|<.*>)$", re.I
 )
 EXAMPLE = re.compile(  # RFC 2606 and 5737
-    r"\bexample\.(?:com|org|net)\b|\b(?:192\.0\.2|198\.51\.100|203\.0\.113)\.\d+\b"
+    r"\b(?:[\w-]+\.)*example\.(?:com|org|net)\b|\b(?:192\.0\.2|198\.51\.100|203\.0\.113)\.\d+\b"
 )
 WORD = re.compile(r"\b[a-z][a-z0-9]*(?:_[a-z0-9]+)+\b")
 KEY = re.compile(r"^ *(\w+):", re.M)
