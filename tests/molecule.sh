@@ -7,6 +7,7 @@ shift
 logs=.lab/molecule
 mkdir -p "$logs"
 
+# shellcheck disable=SC2329 # xargs calls it
 one() {
     log=$1/$2.log
     start=$SECONDS
@@ -24,6 +25,7 @@ one() {
 export -f one
 
 echo "==> molecule test, $jobs at a time: $*"
+# shellcheck disable=SC2016 # the inner shell expands it
 if printf '%s\n' "$@" | xargs -P "$jobs" -I{} bash -c 'one "$0" "$1" || { echo "$1" >>"$0/failed"; }' "$logs" {}; then :; fi
 [ -s "$logs/failed" ] || exit 0
 while read -r scenario; do

@@ -18,7 +18,8 @@ def test_root_keeps_the_way_in_that_it_used(host):
 
 def test_a_password_is_not_even_asked_for(host):
     refused = host.run(
-        "! ssh -o StrictHostKeyChecking=no -o PubkeyAuthentication=no -o BatchMode=yes ada@127.0.0.1"
+        "! ssh -o StrictHostKeyChecking=no -o PubkeyAuthentication=no -o BatchMode=yes "
+        "ada@127.0.0.1"
     )
     assert refused.rc == 0
     assert "Permission denied (publickey)" in refused.stderr
