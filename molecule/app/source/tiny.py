@@ -29,7 +29,6 @@ def seen():
         "secret_length": len(os.environ["TINY_SECRET"]),
         "writes": probes,
         "homes": os.access("/root", os.R_OK) or bool(os.listdir("/home")),
-        "other_processes": len([name for name in os.listdir("/proc") if name == "1"]),
         "no_new_privileges": "NoNewPrivs:\t1" in status,
         "capabilities": [s for s in status.splitlines() if s.startswith("CapBnd")],
     }
