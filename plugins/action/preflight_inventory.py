@@ -23,6 +23,14 @@ EXAMPLE = re.compile(  # RFC 2606 and 5737
 WORD = re.compile(r"\b[a-z][a-z0-9]*(?:_[a-z0-9]+)+\b")
 KEY = re.compile(r"^ *(\w+):", re.M)
 SECRET_LENGTH = 12
+# Roles whose required variables matter only where their tier has hosts.
+TIER_OF = {
+    "cache": "cache",
+    "etcd": "db",
+    "postgresql": "db",
+    "redis": "redis",
+    "swift": "storage",
+}
 RANDOM = "what `openssl rand -hex 24` prints"
 
 
@@ -163,8 +171,8 @@ def port_problems(fleet, table):
             )
 
 
-def role_variables(root, load):
-    """Return what each role under `root` knows, and what all of them require."""
+def role_variables(root, load, groups):
+    """Return what each role under `root` knows, and what those with hosts require."""
     known, required = {}, set()
     for role in sorted(path for path in root.iterdir() if path.is_dir()):
         names = known.setdefault(role.name, set())
@@ -174,7 +182,8 @@ def role_variables(root, load):
             for entry, spec in load(specs)["argument_specs"].items():
                 options = spec.get("options", {})
                 names |= set(options)
-                if entry == "main":
+                used = role.name not in TIER_OF or groups.get(TIER_OF[role.name])
+                if entry == "main" and used:
                     required |= {n for n, o in options.items() if o.get("required", False)}
     return known, required
 
@@ -220,7 +229,7 @@ class ActionModule(ActionBase):
         derived = {}
         for path in sorted(playbooks.glob("group_vars/**/*.yml")):
             derived |= dict.fromkeys(self._load(path), _show(path))
-        roles, required = role_variables(Path(task_vars["role_path"]).parent, self._load)
+        roles, required = role_variables(Path(task_vars["role_path"]).parent, self._load, groups)
         first = next((source for source in sources if source.exists()), Path("inventory"))
         return Fleet(
             source=_show(first / "hosts.yml" if first.is_dir() else first),
