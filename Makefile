@@ -10,10 +10,11 @@ export ANSIBLE_HOME := $(CURDIR)/.lab/ansible
 export PYTHONDONTWRITEBYTECODE := 1
 
 INVENTORY ?= inventories/lab
-# Forms of a role with more hosts (redis-three) take long: FULL=1 runs them too.
+# Forms of a role with more hosts (redis-three) and the whole fleet on one host (single) take
+# long: FULL=1 runs them too.
 SCENARIOS := $(sort $(patsubst molecule/%/molecule.yml,%,$(wildcard molecule/*/molecule.yml)))
 ifndef FULL
-SCENARIOS := $(foreach name,$(SCENARIOS),$(if $(findstring -,$(name)),,$(name)))
+SCENARIOS := $(foreach name,$(filter-out single,$(SCENARIOS)),$(if $(findstring -,$(name)),,$(name)))
 endif
 # Scenarios that run at the same time; each holds one to five hosts.
 JOBS ?= $(shell nproc)
