@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import resource
 import socket
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lab import files, image
@@ -72,6 +75,14 @@ def allow_watchers() -> None:
             setting.write_text(str(wanted))
 
 
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Wait for other labs of this machine that make what all share: keys, images, networks."""
+    with Path(tempfile.gettempdir(), "evenkeel-lab.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 class Lab:
     """The containers of one inventory."""
 
@@ -96,10 +107,11 @@ class Lab:
     def up(self, inventory: Inventory) -> None:
         """Make what is missing, start what is stopped, replace what is broken or outdated."""
         allow_watchers()
-        files.prepare(inventory if self.name == "lab" else None)
-        images = {suite: image.ensure(suite) for suite in {h.release for h in inventory.hosts}}
-        runtime = working_runtime(next(iter(images.values())))
-        self._ensure_network(inventory)
+        with one_at_a_time():
+            files.prepare(inventory if self.name == "lab" else None)
+            images = {suite: image.ensure(suite) for suite in {h.release for h in inventory.hosts}}
+            runtime = working_runtime(next(iter(images.values())))
+            self._ensure_network(inventory)
         specs = {
             self.container(h): self._arguments(h, images[h.release], runtime)
             for h in inventory.hosts

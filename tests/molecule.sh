@@ -6,6 +6,7 @@ jobs=$1
 shift
 logs=.lab/molecule
 mkdir -p "$logs"
+rm -f "$logs/failed"
 
 # shellcheck disable=SC2329 # xargs calls it
 one() {
@@ -29,8 +30,12 @@ echo "==> molecule test, $jobs at a time: $*"
 if printf '%s\n' "$@" | xargs -P "$jobs" -I{} bash -c 'one "$0" "$1" || { echo "$1" >>"$0/failed"; }' "$logs" {}; then :; fi
 [ -s "$logs/failed" ] || exit 0
 while read -r scenario; do
-    echo "==> $scenario"
-    tail -n 120 "$logs/$scenario.log"
+    echo "==> $scenario: .lab/molecule/$scenario.log"
+    # Without Molecule's boxes around each command; what failed first, then the end.
+    grep -v '│' "$logs/$scenario.log" | cut -c1-400 >"$logs/plain"
+    grep -nE -A 12 '^(fatal|failed): |^E  |^FAILED |^ERROR |CRITICAL' "$logs/plain" | head -n 80
+    echo '  ...'
+    tail -n 40 "$logs/plain"
 done <"$logs/failed"
-rm -f "$logs/failed"
+rm -f "$logs/failed" "$logs/plain"
 exit 1
