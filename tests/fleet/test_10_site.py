@@ -90,8 +90,8 @@ def test_text_is_compressed_for_those_who_ask(fleet):
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/nowhere", 404), ("/sales/not-a-uuid", 404), ("/sales/total", 422), ("/a" * 20000, 414)],
-    ids=["unknown", "malformed", "invalid", "too long"],
+    [("/nowhere", 404), ("/sales/not-a-uuid", 404), ("/sales/total", 422), ("/%ff%00", 400)],
+    ids=["unknown", "malformed", "invalid", "impossible"],
 )
 def test_errors_do_not_leak(fleet, path, status):
     answer = fleet.get(path)
