@@ -1,12 +1,13 @@
 """The balancer: where requests go, what they carry, and what is repeated elsewhere."""
 
 import json
+import re
 import time
 
 import pytest
 
 testinfra_hosts = ["ansible://lb1"]
-SITE = "https://127.0.0.1"
+SITE = "https://10.87.15.11"
 
 
 @pytest.fixture
@@ -53,6 +54,49 @@ def test_a_request_carries_who_asked_and_not_what_the_client_claims(ask):
     assert len(headers["x-request-id"]) >= 16
 
 
+def test_a_request_has_one_id_that_the_answer_tells(ask, host):
+    head = host.check_output(f"curl -sSki -m 5 -H 'X-Request-ID: a b;c' {SITE}/a")
+    given = re.search(r"(?mi)^x-request-id: (\S+)", head)[1]
+    assert json.loads(head.splitlines()[-1])["headers"]["x-request-id"] == given
+    assert len(given) >= 16
+    assert "a b;c" not in head
+
+
+def test_another_name_is_not_served(host):
+    code = "curl -sSk -m 5 -o /dev/null -w '%{http_code}'"
+    assert host.check_output(f"{code} https://127.0.0.1/a") == "421"
+    resolve = "--resolve www.example.com:443:127.0.0.1"
+    assert host.check_output(f"{code} {resolve} https://www.example.com/a") == "200"
+
+
+def test_a_websocket_is_passed_on(host):
+    """The backend agrees to the upgrade, and sends back the five bytes that come after it."""
+    upgrade = (
+        "GET /socket.io/x HTTP/1.1\\r\\nHost: 10.87.15.11\\r\\nConnection: Upgrade\\r\\n"
+        "Upgrade: websocket\\r\\n\\r\\n"
+    )
+    said = host.check_output(
+        f"(printf '{upgrade}'; sleep 1; printf hello; sleep 1) | "
+        "timeout 10 openssl s_client -quiet -connect 10.87.15.11:443 2>/dev/null"
+    )
+    assert " 101 " in said.splitlines()[0]
+    assert said.endswith("hello")
+
+
+def test_static_files_of_a_release_are_kept_for_ever(host):
+    try:
+        host.check_output("install -D -m 644 /dev/null /srv/static/abc/a.css")
+        head = host.check_output(f"curl -sSki -m 5 {SITE}/static/abc/a.css")
+        assert " 200" in head.splitlines()[0]
+        assert "max-age=31536000, immutable" in head
+        assert (
+            json.loads(host.check_output(f"curl -sSk -m 5 {SITE}/static/abc/other.css"))["port"]
+            == 8000
+        ), "the app is not asked for what is not here"
+    finally:
+        host.check_output("rm -r /srv/static/abc")
+
+
 def test_authorised_requests_pass_the_cache_by(ask):
     assert json.loads(ask("/cached/x", "-H 'Authorization: Bearer x'")[1])["port"] == 8000
 
@@ -70,11 +114,12 @@ def test_metrics_are_not_for_the_world(ask):
 def test_pages_do_not_leak(ask, host):
     """The pages that nginx makes by itself say neither its name with a version nor the backend."""
     assert ask("/a", "-X TRACE")[0] == 405
-    for options in ("-k -X TRACE https://127.0.0.1/a", "http://127.0.0.1:443/a"):
+    for options in ("-k -X TRACE https://10.87.15.11/a", "http://10.87.15.11:443/a"):
         page = host.check_output(f"curl -sS -i -m 5 {options}")
         assert page.splitlines()[0].split()[1] in ("400", "405")
         assert "nginx/" not in page
-        assert "10.87." not in page
+        assert "10.87.15.12" not in page
+        assert "10.87.15.13" not in page
     assert "nginx/" not in host.check_output(f"curl -sSk -m 5 -D - -o /dev/null {SITE}/a")
 
 
@@ -119,3 +164,19 @@ def test_a_stopped_host_is_passed_over(ask, backends):
         assert {json.loads(body)["host"] for _, body in answers} == {"app2"}
     finally:
         backends[0].check_output("systemctl start backend")
+
+
+def test_a_frozen_host_costs_time_and_no_request(ask, backends):
+    """It accepts connections and never answers; a POST with a key may go to the other host."""
+    kill = "systemctl kill --kill-whom=all backend -s"
+    try:
+        backends[0].check_output(f"{kill} STOP")
+        keyed = ("-X POST -d x", "-H 'Idempotency-Key: k2'")
+        began = time.monotonic()
+        answers = [ask("/a") for _ in range(6)] + [ask("/a", *keyed) for _ in range(6)]
+        assert {status for status, _ in answers} == {200}
+        assert {json.loads(body)["host"] for _, body in answers} == {"app2"}
+        # Each would cost 3 s, were the host not left out after the first.
+        assert time.monotonic() - began < 30
+    finally:
+        backends[0].check_output(f"{kill} CONT")

@@ -39,10 +39,11 @@ def test_what_may_not_be_stored_is_not(page):
     assert get(path)[2]["hits"] == 2
 
 
-def test_an_error_is_not_stored(page):
+def test_an_error_is_not_stored(host, page):
     path = page.replace("/cache/", "/status/500/cache/")
-    get(path)
-    assert get(path)[1] != "HIT"
+    assert [get(path)[0] for _ in range(3)] == [500] * 3
+    hits = json.loads(host.check_output("curl -sS -m 5 http://127.0.0.1:8000/hits"))
+    assert hits[f"GET {path}"] == 3
 
 
 def test_concurrent_requests_cost_one(page):

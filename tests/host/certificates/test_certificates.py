@@ -1,6 +1,14 @@
 """Certificates on a host: ours or given, and a key that only root reads."""
 
+import ipaddress
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+
 PATH = "/etc/ssl/evenkeel"
+CA = Path(__file__).parents[3] / ".lab/molecule-certificates/ca"
 
 
 def test_only_root_reads_the_key(host):
@@ -18,6 +26,23 @@ def test_names_the_site_and_lasts(host):
     text = host.check_output(f"openssl x509 -in {PATH}/server.pem -noout -ext subjectAltName")
     assert "DNS:www.example.com" in text
     assert host.run(f"openssl x509 -in {PATH}/server.pem -noout -checkend 2592000").rc == 0
+
+
+def test_clients_that_have_the_authority_trust_it(host):
+    """The chain that the host shows leads to the CA, by name and by address."""
+    if host.backend.get_hostname() != "own":
+        pytest.skip("the given certificate of this scenario is its own authority")
+    leaf, *chain = x509.load_pem_x509_certificates(host.file(f"{PATH}/server.pem").content)
+    store = Store(x509.load_pem_x509_certificates((CA / "ca.pem").read_bytes()))
+    for name in (
+        x509.DNSName("www.example.com"),
+        x509.IPAddress(ipaddress.ip_address("10.87.13.11")),
+    ):
+        verifier = PolicyBuilder().store(store).build_server_verifier(name)
+        assert verifier.verify(leaf, chain)[0] == leaf
+    stranger = PolicyBuilder().store(store).build_server_verifier(x509.DNSName("evil.example.com"))
+    with pytest.raises(VerificationError):
+        stranger.verify(leaf, chain)
 
 
 def test_the_authoritys_key_is_not_here(host):
