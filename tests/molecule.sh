@@ -2,6 +2,7 @@
 # Run `molecule test` for scenarios, so many at a time; print a line for each, and the whole
 # output of those that fail. Usage: tests/molecule.sh JOBS SCENARIO...
 set -u
+export NO_COLOR=1 # with colours Molecule draws boxes, which break lines apart
 jobs=$1
 shift
 logs=.lab/molecule
@@ -31,11 +32,9 @@ if printf '%s\n' "$@" | xargs -P "$jobs" -I{} bash -c 'one "$0" "$1" || { echo "
 [ -s "$logs/failed" ] || exit 0
 while read -r scenario; do
     echo "==> $scenario: .lab/molecule/$scenario.log"
-    # Without Molecule's boxes around each command; what failed first, then the end.
-    grep -v '│' "$logs/$scenario.log" | cut -c1-400 >"$logs/plain"
-    grep -nE -A 12 '^(fatal|failed): |^E  |^FAILED |^ERROR |CRITICAL' "$logs/plain" | head -n 80
-    echo '  ...'
-    tail -n 40 "$logs/plain"
+    reason=$(cut -c1-400 "$logs/$scenario.log" |
+        grep -nE -A 8 '^(fatal|failed): |^E  |^FAILED |CRITICAL .*(test|playbook)' | tail -n 80)
+    echo "${reason:-$(tail -n 40 "$logs/$scenario.log")}"
 done <"$logs/failed"
-rm -f "$logs/failed" "$logs/plain"
+rm -f "$logs/failed"
 exit 1
