@@ -1,13 +1,14 @@
 """What dies under load: no GET fails and no POST with a key, and none is applied twice."""
 
 import itertools
+import re
 import threading
 import time
 from contextlib import contextmanager
 
 import pytest
 
-from tests.fleet.support import eventually, podman
+from tests.fleet.support import eventually, play, podman
 
 BEFORE, AFTER = 2, 6  # seconds of load on each side of a fault
 
@@ -69,6 +70,9 @@ def test_loss_of_an_app_host(fleet, fault, undo):
         try:
             podman(fault, host)
             time.sleep(8)
+            if fault == "stop":
+                status = play("status.yml", code=2)
+                assert re.search(rf"Unwell: .*\b{host}\b", status.output)
             hosts, _ = fleet.answering(12)
             assert host not in hosts
         finally:

@@ -46,6 +46,8 @@ def other(fleet):
     settings.write_text(f"{text}\npreflight_tiers: [lb, app]\n")
     try:
         lab("up", "-i", str(inventory), "--name", "other")
+        check = play("site.yml", "--check", inventory=inventory)
+        assert set(HOSTS["lb"]) | set(HOSTS["app"]) <= check.recap.keys(), "fresh hosts"
         play("site.yml", inventory=inventory)
         yield Fleet.read(inventory, f"https://{NETWORK}.100", fleet.ca)
     finally:

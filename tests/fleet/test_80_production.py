@@ -130,6 +130,8 @@ def mine(fleet, request):
                     f"/home/admin/.ssh && echo '{key}' > /home/admin/.ssh/authorized_keys && "
                     "echo 'admin ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/admin",
                 )
+            check = play("site.yml", "--check", inventory=inventory)
+            assert set(found.hosts) <= check.recap.keys(), "a check of fresh hosts"
             play("site.yml", inventory=inventory)
             yield found
         finally:
