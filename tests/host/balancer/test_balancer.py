@@ -163,7 +163,11 @@ def test_a_stopped_host_is_passed_over(ask, backends):
         assert {status for status, _ in answers} == {200}
         assert {json.loads(body)["host"] for _, body in answers} == {"app2"}
     finally:
-        backends[0].check_output("systemctl start backend")
+        backends[0].check_output(
+            "systemctl start backend && timeout 20 sh -c "
+            "'until curl -sf -m 1 http://127.0.0.1:8000/hits; do sleep 0.2; done'"
+        )
+        time.sleep(3)  # the balancer asks it again
 
 
 def test_a_frozen_host_costs_time_and_no_request(ask, backends):

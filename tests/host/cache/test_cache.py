@@ -74,4 +74,7 @@ def test_a_stale_page_is_better_than_an_error(host):
         status, said, _ = get(path)
         assert (status, said) == (200, "STALE")
     finally:
-        host.check_output("systemctl start backend")
+        host.check_output(
+            "systemctl start backend && timeout 20 sh -c "
+            "'until curl -sf -m 1 http://127.0.0.1:8000/hits; do sleep 0.2; done'"
+        )
