@@ -56,6 +56,8 @@ def test_protected_operations_say_so(client):
     }
     assert protected == {
         ("post", "/auth/refresh"),
+        ("post", "/auth/logout"),
+        ("post", "/users"),
         ("post", "/sales"),
         ("post", "/uploads"),
         ("get", "/uploads/{upload_id}"),

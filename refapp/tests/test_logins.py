@@ -1,0 +1,333 @@
+"""Refresh tokens that are replaced, stolen ones that are noticed, and logins that end."""
+
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import argon2
+import jwt as pyjwt
+import pytest
+from conftest import ADMIN_PASSWORD, build
+from refapp.auth import attempts, passwords, standing
+
+from refapp import auth
+
+
+def tokens(client, username="admin", password=ADMIN_PASSWORD):
+    answer = client.post("/auth/login", json={"username": username, "password": password})
+    assert answer.status_code == 200, answer.text
+    return answer.json
+
+
+def refresh(client, token, **headers):
+    return client.post("/auth/refresh", headers={"Authorization": f"Bearer {token}", **headers})
+
+
+def works(client, token):
+    """Return whether an access token opens a door behind which there is nothing."""
+    answer = client.get(f"/uploads/{uuid.uuid4()}", headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code in (404, 401), answer.text
+    return answer.status_code == 404
+
+
+def test_a_refresh_token_is_replaced_at_each_use(client, login):
+    seen = [login["refresh_token"]]
+    for _ in range(3):
+        answer = refresh(client, seen[-1])
+        assert answer.status_code == 200
+        assert works(client, answer.json["access_token"])
+        seen.append(answer.json["refresh_token"])
+    assert len(set(seen)) == 4
+
+
+def test_a_stolen_token_ends_the_login_and_only_that(client, login, sql):
+    other = tokens(client)
+    first = login["refresh_token"]
+    newer = refresh(client, first).json
+    sql("UPDATE logins SET replaced_at = ARRAY(SELECT unnest(replaced_at) - interval '31 s')")
+    answer = refresh(client, first)
+    assert answer.status_code == 401
+    assert "revoked" in answer.json["detail"]
+    assert refresh(client, newer["refresh_token"]).status_code == 401
+    for token in (login["access_token"], newer["access_token"]):
+        assert not works(client, token)
+    assert works(client, other["access_token"])
+    assert refresh(client, other["refresh_token"]).status_code == 200
+
+
+def test_a_repeat_in_time_gets_the_same_successor(client, login):
+    """A balancer repeats a request on another host, a page is open in two tabs."""
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(
+            pool.map(
+                lambda _: refresh(client.application.test_client(), login["refresh_token"]),
+                range(8),
+            )
+        )
+    assert [answer.status_code for answer in answers] == [200] * 8
+    [successor] = {answer.json["refresh_token"] for answer in answers}
+    for answer in answers:
+        assert works(client, answer.json["access_token"])
+    later = refresh(client, successor)
+    assert later.status_code == 200
+    # The slowest of the tabs still holds the first one.
+    answer = refresh(client, login["refresh_token"])
+    assert answer.json["refresh_token"] == later.json["refresh_token"]
+
+
+def test_each_token_has_a_grace_of_its_own(client, login, sql):
+    """That a newer token was replaced just now forgives nothing to an older one."""
+    first = refresh(client, login["refresh_token"]).json["refresh_token"]
+    sql("UPDATE logins SET replaced_at = ARRAY(SELECT unnest(replaced_at) - interval '31 s')")
+    assert refresh(client, first).status_code == 200
+    assert refresh(client, first).status_code == 200
+    assert refresh(client, login["refresh_token"]).status_code == 401
+    assert refresh(client, first).status_code == 401
+
+
+def test_a_login_that_is_not_used_ends(client, login, sql):
+    sql("UPDATE logins SET expires_at = now()")
+    assert refresh(client, login["refresh_token"]).status_code == 401
+    tokens(client)
+    assert sql("SELECT count(*) FROM logins WHERE expires_at < now()") == [(0,)]
+
+
+def test_a_login_does_not_last_for_ever(client, login, sql):
+    sql("UPDATE logins SET created_at = created_at - interval '89 days'")
+    answer = refresh(client, login["refresh_token"])
+    assert answer.status_code == 200
+    [(days,)] = sql(
+        "SELECT extract(epoch FROM expires_at - now()) / 86400 FROM logins WHERE id = %s",
+        pyjwt.decode(login["access_token"], options={"verify_signature": False})["login"],
+    )
+    assert 0.9 < days < 1.1
+
+
+def logout(client, token, **body):
+    return client.post("/auth/logout", json=body, headers={"Authorization": f"Bearer {token}"})
+
+
+def test_logging_out_ends_this_login(client, login):
+    other = tokens(client)
+    assert logout(client, login["access_token"]).status_code == 204
+    assert not works(client, login["access_token"])
+    assert refresh(client, login["refresh_token"]).status_code == 401
+    assert works(client, other["access_token"])
+
+
+def test_logging_out_everywhere(client, login):
+    other = tokens(client)
+    assert logout(client, login["access_token"], everywhere=True).status_code == 204
+    for found in (login, other):
+        assert not works(client, found["access_token"])
+        assert refresh(client, found["refresh_token"]).status_code == 401
+    assert works(client, tokens(client)["access_token"])
+
+
+def test_logging_out_is_heard_by_a_process_that_believed_the_token(monkeypatch, environ, client):
+    mine = tokens(client)["access_token"]
+    other = build(monkeypatch, environ | {"APP_HOST": "app2"}).test_client()
+    assert works(other, mine)
+    assert logout(client, mine).status_code == 204
+    assert not works(other, mine)
+
+
+def test_without_redis_the_database_says_who_is_logged_out(client, login, redis_server):
+    other = tokens(client)
+    redis_server.stop()
+    try:
+        assert works(client, login["access_token"])
+        assert logout(client, login["access_token"]).status_code == 204
+        assert not works(client, login["access_token"])
+        assert works(client, other["access_token"])
+    finally:
+        redis_server.start()
+    time.sleep(1.1)  # the rest after a failure
+    assert not works(client, login["access_token"]), "lost with Redis, and asked for again"
+
+
+def test_an_answer_that_is_known_costs_no_query(client, login, app, monkeypatch):
+    works(client, login["access_token"])
+    asked = []
+    monkeypatch.setattr(standing, "ask", asked.append)
+    for _ in range(5):
+        assert works(client, login["access_token"])
+    assert asked == []
+
+
+def test_a_slow_answer_does_not_undo_a_logout(client, monkeypatch):
+    """One who asked the database before the logout writes to Redis after it."""
+    login = tokens(client)
+    ask = standing.ask
+
+    def ask_and_be_overtaken(login_id):
+        found = ask(login_id)
+        monkeypatch.setattr(standing, "ask", ask)
+        assert logout(client.application.test_client(), login["access_token"]).status_code == 204
+        return found
+
+    monkeypatch.setattr(standing, "ask", ask_and_be_overtaken)
+    works(client, login["access_token"])
+    assert not works(client, login["access_token"])
+
+
+# Passwords
+
+
+def make_user(sql, name, hasher=auth.hasher):
+    sql(
+        "INSERT INTO users (id, username, password_hash) VALUES (gen_random_uuid(), %s, %s)",
+        name,
+        hasher.hash("its own password"),
+    )
+    return name
+
+
+def test_hashes_follow_the_parameters(client, sql):
+    weak = argon2.PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1)
+    name = make_user(sql, uuid.uuid4().hex, weak)
+    assert client.post(
+        "/auth/login", json={"username": name, "password": "wrong"}
+    ).status_code == 401  # fmt: skip
+    stored = "SELECT password_hash FROM users WHERE username = %s"
+    assert "m=1024" in sql(stored, name)[0][0]
+    tokens(client, name, "its own password")
+    assert "m=19456,t=2,p=1" in sql(stored, name)[0][0]
+    tokens(client, name, "its own password")
+
+
+def test_a_name_that_nobody_has_costs_the_same_work(app):
+    """The processor's time of this thread, where argon2 works; the least of some is its work."""
+
+    def work(username):
+        began = time.thread_time()
+        with app.test_request_context():
+            assert passwords.find(username, "wrong") is None
+        return time.thread_time() - began
+
+    known = min(work("admin") for _ in range(8))
+    unknown = min(work("nobody-of-this-name") for _ in range(8))
+    assert 0.7 < unknown / known < 1.4
+
+
+# Attempts
+
+
+def wrong(client, name, address="192.0.2.1"):
+    return client.post(
+        "/auth/login",
+        json={"username": name, "password": "wrong"},
+        headers={"X-Forwarded-For": address},
+    )
+
+
+@pytest.fixture
+def name():
+    return f"guessed-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def address():
+    """An address that no other test fails from."""
+    value = uuid.uuid4().int
+    return f"198.18.{value % 256}.{value // 256 % 256}"
+
+
+def test_guessing_is_bounded_across_processes(monkeypatch, environ, client, sql, name, address):
+    make_user(sql, name)
+    other = build(monkeypatch, environ | {"APP_HOST": "app2"}).test_client()
+    for n in range(attempts.FOR_NAME_AND_ADDRESS):
+        assert wrong(other if n % 2 else client, name, address).status_code == 401
+    for one in (client, other):
+        answer = wrong(one, name, address)
+        assert answer.status_code == 429
+        assert answer.content_type == "application/problem+json"
+        assert 1 <= int(answer.headers["Retry-After"]) <= attempts.WINDOW
+    right = {"username": name, "password": "its own password"}
+    refused = client.post("/auth/login", json=right, headers={"X-Forwarded-For": address})
+    assert refused.status_code == 429, "a guesser does not learn that it is right"
+    elsewhere = client.post("/auth/login", json=right, headers={"X-Forwarded-For": "198.19.0.1"})
+    assert elsewhere.status_code == 200, "the owner is not shut out"
+
+
+def test_a_success_forgives(client, sql, name, address):
+    make_user(sql, name)
+    for _ in range(3):
+        for _ in range(attempts.FOR_NAME_AND_ADDRESS - 1):
+            assert wrong(client, name, address).status_code == 401
+        right = {"username": name, "password": "its own password"}
+        answer = client.post("/auth/login", json=right, headers={"X-Forwarded-For": address})
+        assert answer.status_code == 200
+
+
+def test_many_names_from_one_address(client, monkeypatch, address):
+    monkeypatch.setattr(attempts, "FOR_ADDRESS", 5)
+    seen = [wrong(client, uuid.uuid4().hex, address).status_code for _ in range(6)]
+    assert seen == [401] * 5 + [429]
+
+
+def test_one_name_from_many_addresses(client, monkeypatch, name):
+    monkeypatch.setattr(attempts, "FOR_NAME", 5)
+    seen = [wrong(client, name, f"203.0.113.{n}").status_code for n in range(6)]
+    assert seen == [401] * 5 + [429]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8:1:2::3", "2001:db8:1:2:ffff::4", True),
+        ("2001:db8:1:2::3", "2001:db8:1:3::3", False),
+    ],
+)
+def test_what_counts_as_one_address(one, other, same):
+    assert (attempts.network(one) == attempts.network(other)) is same
+
+
+def test_without_redis_people_log_in(client, redis_server):
+    redis_server.stop()
+    try:
+        assert tokens(client)
+    finally:
+        redis_server.start()
+
+
+# Users and roles
+
+
+@pytest.fixture
+def new_user(client, bearer):
+    def make(**changes):
+        body = {"username": uuid.uuid4().hex, "password": "a long enough one", **changes}
+        return client.post("/users", json=body, headers=bearer)
+
+    return make
+
+
+def test_an_admin_makes_users_who_are_none(client, new_user):
+    made = new_user()
+    assert made.status_code == 201
+    assert "password" not in made.text
+    name = made.json["username"]
+    assert new_user(username=name).status_code == 409
+    token = tokens(client, name, "a long enough one")["access_token"]
+    answer = client.post(
+        "/users",
+        json={"username": "x", "password": "a long enough one"},
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    assert (answer.status_code, answer.content_type) == (403, "application/problem+json")
+
+
+def test_a_refresh_brings_the_roles_of_today(client, new_user, sql):
+    name = new_user(roles=["clerk"]).json["username"]
+    found = tokens(client, name, "a long enough one")
+    sql("UPDATE users SET roles = '{admin}' WHERE username = %s", name)
+    newer = refresh(client, found["refresh_token"]).json["access_token"]
+
+    def make(token):
+        body = {"username": uuid.uuid4().hex, "password": "a long enough one"}
+        header = {"Authorization": f"Bearer {token}"}
+        return client.post("/users", json=body, headers=header).status_code
+
+    assert (make(found["access_token"]), make(newer)) == (403, 201)
