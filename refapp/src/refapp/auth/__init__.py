@@ -9,7 +9,16 @@ views.py       the endpoints
 """
 
 from .passwords import hasher
-from .tokens import TEXT, init_app, protected, user_id
+from .tokens import TEXT, access_token, init_app, protected, refuse, user_id
 from .views import bp
 
-__all__ = ["TEXT", "bp", "hasher", "init_app", "protected", "user_id"]
+__all__ = [
+    "TEXT",
+    "access_token",
+    "bp",
+    "hasher",
+    "init_app",
+    "protected",
+    "refuse",
+    "user_id",
+]

@@ -108,11 +108,11 @@ def user_id():
     return uuid.UUID(get_jwt_identity())
 
 
-def access_token(user, login):
+def access_token(user, login_id):
     """Return what AccessOut describes; roles are those of this moment."""
     token = create_access_token(
         str(user.id),
-        additional_claims={"name": user.username, "roles": user.roles, "login": str(login.id)},
+        additional_claims={"name": user.username, "roles": user.roles, "login": str(login_id)},
         additional_headers=current_app.extensions["jwt_headers"],
     )
     return {"access_token": token, "expires_in": ACCESS_SECONDS}

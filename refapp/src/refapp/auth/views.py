@@ -24,13 +24,18 @@ class LoginIn(Schema):
     )
 
 
-class TokensOut(Schema):
-    """An access token, and the refresh token to be used next."""
+class AccessOut(Schema):
+    """An access token."""
 
     access_token = fields.String(required=True)
-    refresh_token = fields.String(required=True)
     token_type = fields.Constant("Bearer")
     expires_in = fields.Integer(required=True, metadata={"description": "Seconds."})
+
+
+class TokensOut(AccessOut):
+    """An access token, and the refresh token to be used next."""
+
+    refresh_token = fields.String(required=True)
 
 
 class LogoutIn(Schema):
@@ -79,7 +84,7 @@ def login(given):
     user, login = log_in(given["username"], given["password"])
     if user is None:
         return refuse("Wrong name or password.")
-    return access_token(user, login) | {"refresh_token": refresh_token(user, login)}
+    return access_token(user, login.id) | {"refresh_token": refresh_token(user, login)}
 
 
 @bp.route("/auth/refresh", methods=["POST"])
@@ -105,7 +110,7 @@ def refresh(header):
         log.warning("a refresh token was used twice: its login is ended")
     if login is None:
         return refuse("The token was revoked.", "invalid_token")
-    return access_token(user, login) | {"refresh_token": refresh_token(user, login)}
+    return access_token(user, login.id) | {"refresh_token": refresh_token(user, login)}
 
 
 @bp.route("/auth/logout", methods=["POST"])
