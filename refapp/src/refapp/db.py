@@ -156,6 +156,8 @@ def make_engine(url, application_name="refapp", session=SESSION, **options):
         given = psycopg.conninfo.conninfo_to_dict(url)
         options["creator"] = lambda: psycopg.connect(**(connect | given))
         target = "postgresql+psycopg://"
+    # Errors are logged, and values are other people's.
+    options["hide_parameters"] = True
     engine = sa.create_engine(target, pool_pre_ping=True, pool_recycle=600, **options)
 
     @sa.event.listens_for(engine, "handle_error")
