@@ -128,16 +128,21 @@ def sql(database):
         yield run
 
 
-@pytest.fixture
-def environ(database, redis_server, object_store, cache):
+@pytest.fixture(scope="session")
+def session_environ(database, redis_server, object_store):
     """Variables of a process whose every service is there."""
     return make_environ(
         REFAPP_DATABASE_URL=database,
         REFAPP_REDIS_SENTINELS=f"127.0.0.1:{redis_server.sentinel.port}",
         REFAPP_S3_ENDPOINT=object_store.url,
         REFAPP_S3_PUBLIC_ENDPOINT=object_store.url,
-        REFAPP_PURGE_URLS=cache.url,
     )
+
+
+@pytest.fixture
+def environ(session_environ, cache):
+    """The same, with a cache of the edge."""
+    return session_environ | {"REFAPP_PURGE_URLS": cache.url}
 
 
 def build(monkeypatch, environ):

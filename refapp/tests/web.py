@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import requests
 import services
@@ -34,6 +35,12 @@ class Web(services.Process):
             )  # fmt: skip
         services.wait_for(self.port)
         assert self.get("/livez").status_code == 200
+
+    @property
+    def pids(self):
+        """Its workers."""
+        master = self.process.pid
+        return set(Path(f"/proc/{master}/task/{master}/children").read_text().split())
 
     @property
     def log(self):

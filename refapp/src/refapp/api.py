@@ -28,6 +28,11 @@ class Api(flask_smorest.Api):
                 self.spec.components.response(status.name, response, lazy=True)
 
 
+def pattern_for_javascript(converter, field, ret, **_):
+    """Write a pattern the way JSON Schema has it: only Python's ends a text by \\Z."""
+    return {"pattern": ret["pattern"].replace(r"\Z", "$")} if "pattern" in ret else {}
+
+
 class Parser(FlaskParser):
     """Refuses what an operation does not know in the query too, and names it."""
 
@@ -60,6 +65,7 @@ def init_app(app, blueprints):
         OPENAPI_JSON_PATH="openapi.json",
     )
     api = Api(app)
+    api.ma_plugin.converter.add_attribute_function(pattern_for_javascript)
     api.spec.components.security_scheme(
         "bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
     )

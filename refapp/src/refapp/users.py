@@ -7,6 +7,7 @@ from webargs.flaskparser import abort
 from . import auth
 from .api import Blueprint
 from .extensions import db
+from .fields import TEXT
 from .models import User
 
 bp = Blueprint("users", __name__, description="Users")
@@ -17,9 +18,9 @@ ROLE = validate.Regexp(r"^[a-z][a-z-]*\Z", error="Small letters and hyphens.")
 class UserIn(Schema):
     """Who is to be able to log in."""
 
-    username = fields.String(required=True, validate=[validate.Length(1, 150), auth.TEXT])
+    username = fields.String(required=True, validate=[validate.Length(1, 150), TEXT])
     password = fields.String(
-        required=True, validate=[validate.Length(12, 1024), auth.TEXT], load_only=True
+        required=True, validate=[validate.Length(12, 1024), TEXT], load_only=True
     )
     roles = fields.List(
         fields.String(validate=[validate.Length(1, 50), ROLE]),

@@ -8,8 +8,9 @@ tokens.py      JWT: what they say, which keys sign them, who may pass
 views.py       the endpoints
 """
 
+from ..fields import TEXT
 from .passwords import hasher
-from .tokens import TEXT, access_token, init_app, protected, refuse, user_id
+from .tokens import access_token, init_app, protected, refuse, user_id
 from .views import bp
 
 __all__ = [

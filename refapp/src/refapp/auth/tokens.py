@@ -14,7 +14,6 @@ from flask_jwt_extended import (
     jwt_required,
 )
 from jwt.exceptions import InvalidTokenError
-from marshmallow import validate
 from werkzeug.exceptions import Forbidden
 
 from ..api import Blueprint
@@ -24,9 +23,6 @@ from .standing import ACCESS_SECONDS
 
 bp = Blueprint("auth", __name__, description="Log in, refresh, log out")
 jwt = JWTManager()
-
-# No control characters: PostgreSQL takes no NUL, and no text of ours needs the others.
-TEXT = validate.Regexp(r"^[^\x00-\x1f\x7f\ud800-\udfff]+\Z", error="Has control characters.")
 
 
 def init_app(app):

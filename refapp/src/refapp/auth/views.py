@@ -9,8 +9,9 @@ from marshmallow import Schema, fields, validate
 
 from .. import idempotency
 from ..extensions import db
+from ..fields import TEXT, Flag
 from . import attempts, logins, passwords, standing
-from .tokens import TEXT, access_token, bp, protected, refresh_token, refuse, user_id
+from .tokens import access_token, bp, protected, refresh_token, refuse, user_id
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,8 @@ class TokensOut(AccessOut):
 class LogoutIn(Schema):
     """How far to log out."""
 
-    everywhere = fields.Boolean(
+    everywhere = Flag(
         load_default=False,
-        truthy={True},
-        falsy={False},
         metadata={"description": "Every login of the user, not only this one."},
     )
 
@@ -115,7 +114,7 @@ def refresh(header):
 
 @bp.route("/auth/logout", methods=["POST"])
 @protected
-@bp.arguments(LogoutIn)
+@bp.arguments(LogoutIn, required=False)
 @bp.response(204)
 @bp.problems(400, 413, 415, 422)
 def logout(given):
