@@ -3,7 +3,6 @@
 import base64
 import json
 import time
-import uuid
 from datetime import timedelta
 
 import jwt as pyjwt
@@ -134,7 +133,7 @@ def test_keys_are_rotated_without_logging_anybody_out(environ, directory):
 
     def start(*names):
         value = json.dumps({name: keys[name] for name in names})
-        web = Web(directory / f"keys-{uuid.uuid4().hex}", environ | {"REFAPP_JWT_KEYS": value}, 1)
+        web = Web(directory, environ | {"REFAPP_JWT_KEYS": value}, 1)
         web.start()
         running.append(web)
         return web

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import time
-import uuid
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -20,8 +19,8 @@ from web import Web
 
 
 @pytest.fixture
-def web(environ, directory, request):
-    server = Web(directory / f"{request.node.name}-{uuid.uuid4().hex[:4]}", environ)
+def web(environ, directory):
+    server = Web(directory, environ)
     server.start()
     yield server
     if server.process.poll() is None:

@@ -18,7 +18,7 @@ EXAMPLES = 10  # of each way to make them up, an operation
 
 @pytest.fixture(scope="session")
 def site(session_environ, directory):
-    server = Web(directory / "properties", session_environ)
+    server = Web(directory, session_environ)
     server.start()
     yield server
     server.stop()

@@ -29,12 +29,12 @@ def late(directory):
 
 
 @pytest.fixture
-def start(session_environ, late, directory, request):
+def start(session_environ, late, directory):
     started = []
 
     def start():
         environ = session_environ | {"REFAPP_DATABASE_URL": late.database}
-        started.append(Web(directory / request.node.name, environ))
+        started.append(Web(directory, environ))
         started[-1].start()
         return started[-1]
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import requests
@@ -14,8 +15,10 @@ class Web(services.Process):
     """One master with its workers, the way a unit runs it."""
 
     def __init__(self, directory, environ, workers=2):
-        directory.mkdir(parents=True, exist_ok=True)
-        self.directory, self.environ = directory, environ
+        # A short name: the path of a socket in it has 107 characters at most.
+        self.directory = directory / f"web-{uuid.uuid4().hex[:8]}"
+        self.directory.mkdir()
+        self.environ = environ
         self.port = services.free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.workers = workers
