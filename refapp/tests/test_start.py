@@ -33,12 +33,6 @@ def test_refuses_a_wrong(name, value):
         config.load(make_environ(**{name: value}))
 
 
-@pytest.mark.parametrize("env", ["production", "staging", "Development", ""])
-def test_all_but_development_is_production(env):
-    settings = config.load(make_environ(APP_ENV=env))
-    assert settings | config.PRODUCTION == settings
-
-
 def test_wsgi_names_the_missing_variable():
     environ = make_environ()
     del environ["REFAPP_DATABASE_URL"]
