@@ -14,9 +14,19 @@ import pytest
 import services
 import sqlalchemy as sa
 
+from refapp import logs
+
 ROOT = Path(__file__).resolve().parents[1]
 ADMIN_PASSWORD = "admin-password-of-tests"
 JWT_KEY = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def log_of_this_test():
+    """What a test logs is written while pytest still listens to it."""
+    yield
+    if logs.queued:
+        logs.queued.flush()
 
 
 @pytest.fixture(scope="session")

@@ -42,9 +42,11 @@ class Session(SessionMixin):
     def _data(self):
         self.accessed = True
         if self._found is None:
-            text = self.id and run(lambda client: client.getex(key(self.id), ex=IDLE))
+            text = self.id and run(lambda client: client.get(key(self.id)))
             self._stored = bool(text)
             self._found = json.loads(text) if text else {}
+            if "login" in self._found:
+                run(lambda client: client.expire(key(self.id), IDLE))
             # An id that we did not give out is not taken up: somebody may have planted it.
             if not text:
                 self.id = secrets.token_urlsafe(32)

@@ -18,7 +18,7 @@ from ..redis import AwayError
 WINDOW = 60  # seconds
 # A stranger who fails on purpose shuts out his own address long before the name's owner.
 FOR_NAME_AND_ADDRESS = 10
-FOR_ADDRESS = 60
+FOR_ADDRESS = 300  # an office may share one
 FOR_NAME = 100
 
 
