@@ -180,7 +180,8 @@ if __name__ == "__main__":
 def test_forked_processes_log_too():
     done = run(FORKS)
     assert done.returncode == 0, done.stderr[-2000:]
-    said = [json.loads(line)["message"] for line in done.stderr.splitlines()]
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    said = [line["message"] for line in lines if line["logger"] == "test"]
     assert sorted(m for m in said if m != "parent") == sorted(f"child {n}" for n in range(30))
     assert said.count("parent") == 600
 

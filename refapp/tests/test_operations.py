@@ -97,9 +97,12 @@ def token(client, login):
 @pytest.mark.parametrize("operation", WITH_BODY)
 @pytest.mark.parametrize("body", [b"{", b"", b"nan", b'{"a": 1', b"\xff"], ids=repr)
 def test_a_body_that_is_no_json(client, token, operation, body):
-    if not body and not OPERATIONS[operation]["requestBody"].get("required"):
-        pytest.skip("needs no body")
-    problem(send(client, operation, token(operation), body), 400, 422)
+    needed = body or OPERATIONS[operation]["requestBody"].get("required")
+    answer = send(client, operation, token(operation), body)
+    if needed:
+        problem(answer, 400, 422)
+    else:
+        assert answer.status_code < 300
 
 
 @pytest.mark.parametrize("operation", WITH_BODY)
@@ -115,11 +118,11 @@ def test_an_unknown_field_is_named(client, token, operation):
     assert "no-such-field" in found["errors"]["json"]
 
 
-@pytest.mark.parametrize("operation", WITH_BODY)
+@pytest.mark.parametrize(
+    "operation", [name for name in WITH_BODY if body_of(OPERATIONS[name]).get("required")]
+)
 def test_missing_fields_are_named(client, token, operation):
-    required = body_of(OPERATIONS[operation]).get("required", [])
-    if not required:
-        pytest.skip("requires none")
+    required = body_of(OPERATIONS[operation])["required"]
     found = problem(send(client, operation, token(operation), "{}"), 422)
     assert set(found["errors"]["json"]) == set(required)
 
@@ -154,10 +157,11 @@ def test_a_wrong_parameter_is_named(client, token, operation, parameter):
         assert name in problem(answer, 422)["errors"]["headers"]
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(
+    "operation",
+    [name for name in OPERATIONS if {"bearer": []} in OPERATIONS[name].get("security", [])],
+)
 def test_who_may_not_is_told_so_before_anything_else(client, operation):
-    if {"bearer": []} not in OPERATIONS[operation].get("security", []):
-        pytest.skip("is for everybody")
     for headers in ({}, {"Authorization": "Bearer x.y.z"}):
         problem(send(client, operation, headers, "{"), 401)
 
