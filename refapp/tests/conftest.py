@@ -14,9 +14,19 @@ import pytest
 import services
 import sqlalchemy as sa
 
+from refapp import logs
+
 ROOT = Path(__file__).resolve().parents[1]
 ADMIN_PASSWORD = "admin-password-of-tests"
 JWT_KEY = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def log_of_this_test():
+    """What a test logs is written while pytest still listens to it."""
+    yield
+    if logs.queued:
+        logs.queued.flush()
 
 
 @pytest.fixture(scope="session")
@@ -128,16 +138,21 @@ def sql(database):
         yield run
 
 
-@pytest.fixture
-def environ(database, redis_server, object_store, cache):
+@pytest.fixture(scope="session")
+def session_environ(database, redis_server, object_store):
     """Variables of a process whose every service is there."""
     return make_environ(
         REFAPP_DATABASE_URL=database,
         REFAPP_REDIS_SENTINELS=f"127.0.0.1:{redis_server.sentinel.port}",
         REFAPP_S3_ENDPOINT=object_store.url,
         REFAPP_S3_PUBLIC_ENDPOINT=object_store.url,
-        REFAPP_PURGE_URLS=cache.url,
     )
+
+
+@pytest.fixture
+def environ(session_environ, cache):
+    """The same, with a cache of the edge."""
+    return session_environ | {"REFAPP_PURGE_URLS": cache.url}
 
 
 def build(monkeypatch, environ):

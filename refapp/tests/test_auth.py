@@ -8,6 +8,7 @@ from datetime import timedelta
 import jwt as pyjwt
 import pytest
 from conftest import ADMIN_PASSWORD, JWT_KEY, build
+from web import Web
 
 
 def header(token):
@@ -123,3 +124,47 @@ def test_another_process_takes_the_token(monkeypatch, environ, login):
 def test_passwords_are_argon2(sql):
     [(stored,)] = sql("SELECT password_hash FROM users WHERE username = 'admin'")
     assert stored.startswith("$argon2id$")
+
+
+def test_keys_are_rotated_without_logging_anybody_out(environ, directory):
+    """Two processes on either side of each step of a rollout take each other's tokens."""
+    keys = {name: f"{name}-{JWT_KEY}" for name in ("old", "new")}
+    both, swapped = ["old", "new"], ["new", "old"]
+
+    def start(*names):
+        value = json.dumps({name: keys[name] for name in names})
+        web = Web(directory, environ | {"REFAPP_JWT_KEYS": value}, 1)
+        web.start()
+        running.append(web)
+        return web
+
+    def accepts(web, tokens):
+        bearer = {"Authorization": f"Bearer {tokens['access_token']}"}
+        answer = web.post("/sales", json={"item": "keys", "amount": 1}, headers=bearer)
+        return answer.status_code == 201
+
+    def refreshed(web, tokens):
+        bearer = {"Authorization": f"Bearer {tokens['refresh_token']}"}
+        answer = web.post("/auth/refresh", headers=bearer)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    running = []
+    try:
+        before, after = start(*both), start(*swapped)
+        first = before.login("admin", ADMIN_PASSWORD)
+        second = refreshed(after, first)
+        assert [header(tokens["access_token"])["kid"] for tokens in (first, second)] == both
+        for web in running:
+            assert accepts(web, first)
+            assert accepts(web, second)
+        # Back and forth, as a balancer has it.
+        third = refreshed(after, refreshed(before, second))
+        # When the old key is taken away, whoever refreshed in the meantime stays.
+        last = start("new")
+        assert accepts(last, third)
+        assert not accepts(last, first)
+        assert refreshed(last, third)
+    finally:
+        for web in running:
+            web.stop()

@@ -109,12 +109,3 @@ def test_a_request_is_one_line_of_json_without_secrets(client, login, bearer):
     for line in lines:
         assert "\n" not in line
         assert login["access_token"] not in line
-
-
-def test_a_stuck_log_reader_stops_no_request():
-    import queue
-
-    handler = logs.DroppingQueueHandler(queue.Queue(1))
-    for _ in range(3):
-        handler.handle(logging.makeLogRecord({"msg": "x"}))
-    assert handler.dropped == 2

@@ -5,7 +5,10 @@ import sys
 import time
 
 import pytest
+import sqlalchemy as sa
 from conftest import ROOT, build, make_environ
+from refapp.db import Unavailable
+from refapp.extensions import db
 
 from refapp import config
 
@@ -31,12 +34,6 @@ def test_refuses_to_start_without(name):
 def test_refuses_a_wrong(name, value):
     with pytest.raises(RuntimeError, match=name):
         config.load(make_environ(**{name: value}))
-
-
-@pytest.mark.parametrize("env", ["production", "staging", "Development", ""])
-def test_all_but_development_is_production(env):
-    settings = config.load(make_environ(APP_ENV=env))
-    assert settings | config.PRODUCTION == settings
 
 
 def test_wsgi_names_the_missing_variable():
@@ -78,6 +75,15 @@ def test_waits_for_the_database_then_says_when_to_retry(lonely):
     assert answer.content_type == "application/problem+json"
     assert answer.headers["Retry-After"] == "1"
     assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_all_transactions_of_a_request_wait_together(lonely):
+    started = time.monotonic()
+    with lonely.test_request_context():
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                db.run(lambda session: session.execute(sa.text("SELECT 1")), idempotent=True)
+    assert 1 < time.monotonic() - started < 3, "not three times as long"
 
 
 def test_development_is_loud(monkeypatch, caplog):

@@ -4,8 +4,10 @@ import http
 
 import flask_smorest
 from flask_smorest.utils import prepare_response
+from webargs.flaskparser import FlaskParser
 
 from . import errors
+from .csrf import csrf
 
 
 class Api(flask_smorest.Api):
@@ -26,8 +28,21 @@ class Api(flask_smorest.Api):
                 self.spec.components.response(status.name, response, lazy=True)
 
 
+def pattern_for_javascript(converter, field, ret, **_):
+    """Write a pattern the way JSON Schema has it: only Python's ends a text by \\Z."""
+    return {"pattern": ret["pattern"].replace(r"\Z", "$")} if "pattern" in ret else {}
+
+
+class Parser(FlaskParser):
+    """Refuses what an operation does not know in the query too, and names it."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION = FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION | {"query": None}
+
+
 class Blueprint(flask_smorest.Blueprint):
     """A blueprint whose operations say in one line how they may fail."""
+
+    ARGUMENTS_PARSER = Parser()
 
     def problems(self, *statuses):
         """Document problems of these statuses; 500 is always possible."""
@@ -50,8 +65,14 @@ def init_app(app, blueprints):
         OPENAPI_JSON_PATH="openapi.json",
     )
     api = Api(app)
+    api.ma_plugin.converter.add_attribute_function(pattern_for_javascript)
     api.spec.components.security_scheme(
         "bearer", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
     )
+    api.spec.components.security_scheme(
+        "session",
+        {"type": "apiKey", "in": "cookie", "name": app.config["SESSION_COOKIE_NAME"]},
+    )
     for blueprint in blueprints:
         api.register_blueprint(blueprint)
+        csrf.exempt(blueprint)

@@ -30,7 +30,6 @@ OPTIONAL = {
 
 DEFAULTS = {
     "MAX_CONTENT_LENGTH": 64 * 1024,
-    "SESSION_COOKIE_SECURE": True,
     "SESSION_COOKIE_HTTPONLY": True,
     "SESSION_COOKIE_SAMESITE": "Lax",
     "UPLOAD_MAX_BYTES": 5 * 1024**3,
@@ -42,6 +41,7 @@ DEFAULTS = {
 DEVELOPMENT = {
     "DEBUG": True,
     "TEMPLATES_AUTO_RELOAD": True,
+    "SESSION_COOKIE_NAME": "session",
     "SESSION_COOKIE_SECURE": False,
     "ERRORS_WITH_TRACE": True,
     "STATIC_IMMUTABLE": False,
@@ -49,6 +49,9 @@ DEVELOPMENT = {
 PRODUCTION = {
     "DEBUG": False,
     "TEMPLATES_AUTO_RELOAD": False,
+    # Browsers take this name over TLS only, and from no other host of the domain.
+    "SESSION_COOKIE_NAME": "__Host-session",
+    "SESSION_COOKIE_SECURE": True,
     "ERRORS_WITH_TRACE": False,
     "STATIC_IMMUTABLE": True,
 }

@@ -5,6 +5,7 @@ import time
 
 import psycopg
 import sqlalchemy as sa
+from flask import g, has_app_context
 from psycopg import errors as pg
 from sqlalchemy import exc, orm
 from werkzeug.exceptions import ServiceUnavailable
@@ -26,7 +27,7 @@ SESSION = {
     "lock_timeout": 1500,
     "idle_in_transaction_session_timeout": 1500,
 }
-WAIT = 2.0  # seconds that a request waits for a database which is starting or failing over
+WAIT = 2.0  # seconds that a request waits, in all, for a database which is starting or failing over
 WAITERS = 8  # threads a worker lets wait so; the others answer 503 at once, /livez stays fast
 
 # The server is not there, not yet, not any more, or is now a standby: ask again elsewhere.
@@ -64,49 +65,71 @@ class Database:
         )
         self._session = orm.sessionmaker(self.engine, expire_on_commit=False)
         self._failing = False
-        self._waiters = threading.BoundedSemaphore(WAITERS)
+        self._places = threading.BoundedSemaphore(WAITERS)
         app.extensions["database"] = self
 
     def run(self, work, idempotent=False):
         """Return work(session), run in a transaction.
 
-        Repeated, up to WAIT seconds, while the database is away. Once COMMIT was sent its
-        outcome may be unknown; then only an idempotent transaction is repeated.
+        Repeated while the database is away, for as long as the request may wait. Once COMMIT
+        was sent its outcome may be unknown; then only an idempotent transaction is repeated.
         """
-        if not self._failing:
-            return self._attempts(work, idempotent)
-        if not self._waiters.acquire(blocking=False):
-            raise Unavailable
-        try:
-            return self._attempts(work, idempotent)
-        finally:
-            self._waiters.release()
+        with Patience(self._places) as patience:
+            if self._failing:
+                patience.take_place()
+            while True:
+                committing = False
+                try:
+                    with self._session() as session:
+                        result = work(session)
+                        committing = True
+                        session.commit()
+                    self._failing = False
+                    return result
+                except exc.DBAPIError as error:
+                    away = error.connection_invalidated or isinstance(error.orig, AWAY)
+                    away = away or _never_connected(error)
+                    if not away and not isinstance(error.orig, (*REPEATABLE, *_SLOW)):
+                        raise
+                    self._failing = self._failing or away
+                    if isinstance(error.orig, _SLOW) or (committing and not idempotent):
+                        raise Unavailable from error
+                    patience.wait(error)
+                except exc.TimeoutError as error:  # no free connection in the pool
+                    raise Unavailable("The database is busy.") from error
 
-    def _attempts(self, work, idempotent):
-        deadline = time.monotonic() + WAIT
-        pause = 0.05
-        while True:
-            committing = False
-            try:
-                with self._session() as session:
-                    result = work(session)
-                    committing = True
-                    session.commit()
-                self._failing = False
-                return result
-            except exc.DBAPIError as error:
-                away = error.connection_invalidated or isinstance(error.orig, AWAY)
-                away = away or _never_connected(error)
-                if not away and not isinstance(error.orig, (*REPEATABLE, *_SLOW)):
-                    raise
-                self._failing = self._failing or away
-                repeat = not isinstance(error.orig, _SLOW) and (idempotent or not committing)
-                if not repeat or time.monotonic() + pause > deadline:
-                    raise Unavailable from error
-            except exc.TimeoutError as error:  # no free connection in the pool
-                raise Unavailable("The database is busy.") from error
-            time.sleep(pause)
-            pause = min(pause * 2, 0.4)
+
+class Patience:
+    """How long a request waits for the database: WAIT for all its transactions together."""
+
+    def __init__(self, places):
+        self._places, self._has_place = places, False
+        self._began, self._pause = time.monotonic(), 0.05
+        self._waited = g.get("database_waited", 0.0) if has_app_context() else 0.0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._has_place:
+            self._places.release()
+            if has_app_context():
+                g.database_waited = self._waited + time.monotonic() - self._began
+
+    def take_place(self):
+        """Take one of the few places to wait in, or raise Unavailable."""
+        if not self._has_place:
+            self._has_place = self._places.acquire(blocking=False)
+            if not self._has_place:
+                raise Unavailable
+
+    def wait(self, error):
+        """Sleep before another attempt, or raise Unavailable when there is no time for it."""
+        self.take_place()
+        if self._waited + time.monotonic() - self._began + self._pause > WAIT:
+            raise Unavailable from error
+        time.sleep(self._pause)
+        self._pause = min(self._pause * 2, 0.4)
 
 
 # A statement that hit its limit is not repeated: the load that slowed it would double.
@@ -133,6 +156,8 @@ def make_engine(url, application_name="refapp", session=SESSION, **options):
         given = psycopg.conninfo.conninfo_to_dict(url)
         options["creator"] = lambda: psycopg.connect(**(connect | given))
         target = "postgresql+psycopg://"
+    # Errors are logged, and values are other people's.
+    options["hide_parameters"] = True
     engine = sa.create_engine(target, pool_pre_ping=True, pool_recycle=600, **options)
 
     @sa.event.listens_for(engine, "handle_error")

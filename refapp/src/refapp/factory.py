@@ -5,11 +5,27 @@ import logging
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import api, auth, config, errors, extensions, health, logs, metrics, pages, sales, uploads
+from . import (
+    account,
+    api,
+    auth,
+    config,
+    csrf,
+    errors,
+    extensions,
+    health,
+    logs,
+    metrics,
+    pages,
+    sales,
+    sessions,
+    uploads,
+    users,
+)
 
 log = logging.getLogger(__name__)
 
-BLUEPRINTS = [health.bp, auth.bp, sales.bp, uploads.bp]
+BLUEPRINTS = [health.bp, auth.bp, sales.bp, uploads.bp, users.bp, account.scripts]
 
 
 def create_app(overrides=None):
@@ -26,8 +42,11 @@ def create_app(overrides=None):
     extensions.init_app(app)
     auth.init_app(app)
     health.init_app(app)
+    csrf.init_app(app)
     pages.init_app(app)
+    app.register_blueprint(account.bp)
     api.init_app(app, BLUEPRINTS)
+    sessions.init_app(app)
     if app.debug:
         log.warning("development mode: answers carry traces; never let the world reach this")
     return app

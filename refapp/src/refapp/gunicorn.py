@@ -39,23 +39,24 @@ worker_tmp_dir = _memory if os.access(_memory, os.W_OK) else None
 
 # X-Forwarded-* are read by the app's ProxyFix, which knows how many hops there are.
 forwarded_allow_ips = ""
-# refapp logs each request itself, with its id and user.
+# refapp logs each request itself, with its id and user. These are the master's loggers: a
+# worker hands its own to the queue (logs.py).
 accesslog = None
 logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"json": {"()": "refapp.logs.JSONFormatter"}},
     "handlers": {
-        "stdout": {
+        "stderr": {
             "class": "logging.StreamHandler",
-            "stream": "ext://sys.stdout",
+            "stream": "ext://sys.stderr",
             "formatter": "json",
         }
     },
     "loggers": {
-        "gunicorn.error": {"level": "INFO", "handlers": ["stdout"], "propagate": False},
+        "gunicorn.error": {"level": "INFO", "handlers": ["stderr"], "propagate": False},
     },
-    "root": {"level": "INFO", "handlers": ["stdout"]},
+    "root": {"level": "INFO", "handlers": ["stderr"]},
 }
 
 

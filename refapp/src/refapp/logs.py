@@ -1,21 +1,24 @@
-"""JSON logs on stdout, a line a request; a slow reader of them never slows a request."""
+"""JSON logs on stderr, a line a request; a slow reader of them never slows a request."""
 
-import atexit
 import json
 import logging
-import logging.handlers
-import queue
 import re
 import sys
+import threading
 import time
 import uuid
 from datetime import UTC, datetime
 
 from flask import g, has_request_context, request
 
+from .log_queue import Descriptor, DroppingQueueHandler
+from .redact import redact
+
+log = logging.getLogger(__name__)
 access = logging.getLogger("refapp.access")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+queued = None  # the handler of every logger, once configured
 STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -34,61 +37,65 @@ class JSONFormatter(logging.Formatter):
         line |= {k: v for k, v in vars(record).items() if k not in STANDARD}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        elif record.exc_text:
+            line["exception"] = record.exc_text
+        return redact(json.dumps(line, default=str))
 
 
 class RequestFilter(logging.Filter):
-    """Adds the request's id to what any logger says during it."""
+    """Adds the request's id and user to what any logger says during it."""
 
     def filter(self, record):
         """Let every record pass."""
-        if has_request_context() and "request_id" in g and not hasattr(record, "request_id"):
-            record.request_id = g.request_id
+        if has_request_context():
+            for field, name in (("request_id", "request_id"), ("user", "username")):
+                if name in g and not hasattr(record, field):
+                    setattr(record, field, g.get(name))
         return True
-
-
-class DroppingQueueHandler(logging.handlers.QueueHandler):
-    """Hands records to the writing thread; drops them when it is far behind, and counts that."""
-
-    dropped = 0
-
-    def prepare(self, record):
-        """Return the record as it is: the formatter needs its fields and its exception."""
-        return record
-
-    def enqueue(self, record):
-        """Never wait for room."""
-        try:
-            self.queue.put_nowait(record)
-        except queue.Full:
-            self.dropped += 1
 
 
 def init_app(app):
     """Log as JSON, and every request once."""
+    config = app.config
+    redact.know(
+        [
+            config["SECRET_KEY"],
+            config["REDIS_PASSWORD"],
+            config["S3_SECRET_KEY"],
+            *config["JWT_KEYS"].values(),
+        ]
+    )
     configure()
     app.before_request(start)
     app.after_request(finish)
 
 
 def configure():
-    """Send every logger of this process to stdout through a thread."""
-    root = logging.getLogger()
-    if any(isinstance(handler, DroppingQueueHandler) for handler in root.handlers):
+    """Send what any logger of this process says to stderr, through a thread."""
+    global queued
+    if queued is not None:
         return
-    records = queue.Queue(10_000)
-    handler = DroppingQueueHandler(records)
-    handler.addFilter(RequestFilter())
-    out = logging.StreamHandler(sys.stdout)
+    out = Descriptor(sys.__stderr__.fileno())
     out.setFormatter(JSONFormatter())
-    listener = logging.handlers.QueueListener(records, out)
-    root.handlers = [handler]
+    queued = DroppingQueueHandler(out)
+    queued.addFilter(RequestFilter())
+    root = logging.getLogger()
+    root.handlers = [queued]
     root.setLevel(logging.INFO)
+    # gunicorn's and others' own handlers write without the queue.
+    for logger in list(logging.Logger.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger):
+            logger.handlers.clear()
+            logger.propagate = True
     # Chatter; and at DEBUG botocore says more than it should.
     for name in ("botocore", "alembic.runtime.plugins"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    listener.start()
-    atexit.register(listener.stop)
+    logging.captureWarnings(True)
+    sys.excepthook = lambda *error: log.critical("uncaught exception", exc_info=error)
+    threading.excepthook = lambda hook: log.error(
+        "uncaught exception of a thread",
+        exc_info=(hook.exc_type, hook.exc_value, hook.exc_traceback),
+    )
 
 
 def start():

@@ -14,6 +14,8 @@ from prometheus_client import (
     multiprocess,
 )
 
+from . import logs
+
 bp = Blueprint("metrics", __name__)
 
 REQUESTS = Counter("refapp_requests_total", "Requests", ["method", "route", "status"])
@@ -23,11 +25,13 @@ SECONDS = Histogram(
     ["route"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
+DROPPED = Counter("refapp_log_records_dropped_total", "Log records that nobody took in time")
 TOTALS = Counter("refapp_totals_total", "Totals of sales answered, by where from", ["source"])
 
 
 def init_app(app):
     """Count every request by its route, not its path: a label must not grow with the data."""
+    logs.queued.on_drop = DROPPED.inc
     app.register_blueprint(bp)
     app.before_request(start)
     app.after_request(count)

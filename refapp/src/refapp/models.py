@@ -36,6 +36,25 @@ class User(Base):
     created_at: orm.Mapped[datetime] = orm.mapped_column(default=now, server_default=sa.func.now())
 
 
+class Login(Base):
+    """A login, and which of its refresh tokens is the one to be used next; see auth/logins.py."""
+
+    __tablename__ = "logins"
+
+    id: orm.Mapped[uuid.UUID] = orm.mapped_column(primary_key=True, default=uuid.uuid4)
+    user_id: orm.Mapped[uuid.UUID] = orm.mapped_column(sa.ForeignKey("users.id"), index=True)
+    # Counts the tokens that were replaced.
+    generation: orm.Mapped[int] = orm.mapped_column(server_default="0", default=0)
+    # When the last few were, newest last.
+    replaced_at: orm.Mapped[list[datetime]] = orm.mapped_column(
+        postgresql.ARRAY(sa.DateTime(timezone=True)), server_default="{}", default=list
+    )
+    issued_at: orm.Mapped[datetime]
+    expires_at: orm.Mapped[datetime]
+    ended_at: orm.Mapped[datetime | None]
+    created_at: orm.Mapped[datetime]
+
+
 class Sale(Base):
     """A sale; amounts are whole numbers of the smallest unit, so that totals are exact."""
 

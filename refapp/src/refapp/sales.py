@@ -10,8 +10,9 @@ from webargs.flaskparser import abort
 
 from . import idempotency, totals
 from .api import Blueprint
-from .auth import TEXT, protected, user_id
+from .auth import protected, user_id
 from .extensions import db, edge
+from .fields import TEXT, Whole
 from .models import Sale, now
 
 bp = Blueprint("sales", __name__, description="Sales and their totals")
@@ -29,9 +30,8 @@ class SaleIn(Schema):
     """What was sold."""
 
     item = fields.String(required=True, validate=ITEM)
-    amount = fields.Integer(
+    amount = Whole(
         required=True,
-        strict=True,
         validate=validate.Range(1, 1_000_000_000),
         metadata={"description": "In the smallest unit of the currency."},
     )

@@ -11,12 +11,13 @@ from . import idempotency
 from .api import Blueprint
 from .auth import protected, user_id
 from .extensions import db, store
+from .fields import Text, Whole
 from .models import Upload, now
 
 bp = Blueprint("uploads", __name__, description="Files in the object store")
 
 # No slashes, no control characters.
-FILENAME = validate.Regexp(r"^[^/\\\x00-\x1f\x7f\ud800-\udfff]+\Z")
+FILENAME = Text(r"^[^/\\\x00-\x1f\x7f]+\Z")
 
 
 class UploadIn(Schema):
@@ -30,9 +31,8 @@ class UploadIn(Schema):
         required=True,
         validate=[validate.Length(3, 100), validate.Regexp(r"^[a-z0-9.+-]+/[a-z0-9.+-]+\Z")],
     )
-    size = fields.Integer(
+    size = Whole(
         required=True,
-        strict=True,
         validate=validate.Range(1, 5 * 1024**3),
         metadata={"description": "Bytes; the address accepts exactly so many."},
     )

@@ -1,0 +1,64 @@
+"""Whether a login still stands, asked of every access token and every session.
+
+PostgreSQL knows; Redis remembers its answers, so that a request costs one GET. An answer that is
+lost with Redis is asked for again, and while Redis is away each request asks PostgreSQL: logging
+out holds in any case. Only when Redis was away in the very moment of a logout may an older "yes"
+be believed after its return, for YES seconds at most.
+"""
+
+import contextlib
+import uuid
+
+import sqlalchemy as sa
+
+from ..extensions import db, redis
+from ..models import Login
+from ..redis import AwayError
+
+YES = 60  # seconds
+ACCESS_SECONDS = 900  # how long an access token lasts
+NO = ACCESS_SECONDS + 60  # longer than any token of the login; then it is only asked for again
+
+
+def stands(login_id):
+    """Return whether a login has neither ended nor expired."""
+    known = None
+    with contextlib.suppress(AwayError):
+        known = redis.run(lambda client: client.get(key(login_id)))
+    if known is None:
+        known = ask(login_id)
+        with contextlib.suppress(AwayError):
+            # Unless it ended meanwhile: then that is there, and stays.
+            seconds = YES if known == "yes" else NO
+            redis.run(lambda client: client.set(key(login_id), known, ex=seconds, nx=True))
+    return known == "yes"
+
+
+def ask(login_id):
+    """Return the database's answer."""
+    wanted = sa.select(Login.id).where(
+        Login.id == uuid.UUID(str(login_id)),
+        Login.ended_at.is_(None),
+        Login.expires_at > sa.func.now(),
+    )
+    found = db.run(lambda session: session.scalar(wanted), idempotent=True)
+    return "yes" if found else "no"
+
+
+def ended(login_ids):
+    """Tell every process at once; called when the database has committed it."""
+    with contextlib.suppress(AwayError):
+        redis.run(lambda client: announce(client, login_ids))
+
+
+def announce(client, login_ids):
+    """Write the new answers in one round trip."""
+    pipeline = client.pipeline(transaction=False)
+    for login_id in login_ids:
+        pipeline.set(key(login_id), "no", ex=NO)
+    pipeline.execute()
+
+
+def key(login_id):
+    """Return the key of a login's answer."""
+    return f"refapp:login:{login_id}"

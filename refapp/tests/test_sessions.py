@@ -1,0 +1,285 @@
+"""The page's sessions: any process answers, nobody gets in by another's, Redis may be away."""
+
+import re
+import uuid
+
+import pytest
+from conftest import ADMIN_PASSWORD, build
+from web import Web
+
+NAME = "__Host-session"
+HTTPS = {"base_url": "https://site.example"}
+
+
+class Browser:
+    """Keeps cookies, fills in forms, and may ask another process each time."""
+
+    def __init__(self, *apps):
+        self.clients = [app.test_client(use_cookies=False) for app in apps]
+        self.cookies = {}
+        self.turn = 0
+
+    def send(self, method, path, **options):
+        self.turn += 1
+        client = self.clients[self.turn % len(self.clients)]
+        headers = {"Cookie": "; ".join(f"{k}={v}" for k, v in self.cookies.items())}
+        headers |= options.pop("headers", {})
+        answer = client.open(path, method=method, headers=headers, **HTTPS, **options)
+        for line in answer.headers.getlist("Set-Cookie"):
+            name, _, value = line.partition(";")[0].partition("=")
+            if value:
+                self.cookies[name] = value
+            else:
+                self.cookies.pop(name, None)
+        return answer
+
+    def get(self, path, **options):
+        return self.send("GET", path, **options)
+
+    def submit(self, page, path, **fields):
+        """Send the form of a page, with the token that stands in it."""
+        token = re.search(r'name="csrf_token" value="([^"]+)"', self.get(page).text)[1]
+        return self.send("POST", path, data={"csrf_token": token, **fields})
+
+    def log_in(self, **fields):
+        fields = {"username": "admin", "password": ADMIN_PASSWORD, **fields}
+        return self.submit("/login", "/login", **fields)
+
+    @property
+    def id(self):
+        return self.cookies.get(NAME)
+
+
+@pytest.fixture
+def browser(app):
+    return Browser(app)
+
+
+def who(answer):
+    found = re.search(r'id="who">([^<]+)<', answer.text)
+    return found and found[1]
+
+
+def test_log_in_look_log_out(browser):
+    answer = browser.get("/account")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/login?next=/account")
+    answer = browser.log_in()
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/account")
+    page = browser.get("/account")
+    assert who(page) == "admin"
+    assert page.headers["Cache-Control"] == "no-store"
+    assert "Cookie" in page.headers["Vary"]
+    assert browser.submit("/account", "/logout").status_code == 303
+    assert browser.get("/account").status_code == 303
+
+
+def test_any_process_answers_any_request(monkeypatch, environ, app):
+    other = build(monkeypatch, environ | {"APP_HOST": "app2"})
+    browser = Browser(app, other)
+    assert browser.log_in().status_code == 303
+    hosts = set()
+    for _ in range(6):
+        page = browser.get("/account")
+        assert who(page) == "admin"
+        hosts |= set(re.findall(r"\bapp\d\b", page.text))
+    assert hosts == {"app1", "app2"}
+    browser.submit("/account", "/logout")
+    assert [browser.get("/account").status_code for _ in range(2)] == [303, 303]
+
+
+def test_the_cookie_is_for_this_site_over_tls_only(browser):
+    answer = browser.log_in()
+    [cookie] = answer.headers.getlist("Set-Cookie")
+    name, *attributes = cookie.split("; ")
+    assert name.startswith(f"{NAME}=")
+    assert set(attributes) == {"Secure", "HttpOnly", "Path=/", "SameSite=Lax"}
+
+
+def test_logging_in_renews_the_id(browser, app):
+    browser.get("/login")
+    before = browser.id
+    browser.log_in()
+    assert browser.id not in (None, before)
+    planted = Browser(app)
+    planted.cookies[NAME] = before
+    assert planted.get("/account").status_code == 303
+
+
+def test_an_id_that_we_did_not_give_is_not_taken_up(browser):
+    browser.cookies[NAME] = "chosen-by-somebody"
+    browser.get("/login")
+    assert browser.id != "chosen-by-somebody"
+
+
+def test_an_old_cookie_is_worth_nothing_after_logout(browser, app):
+    browser.log_in()
+    thief = Browser(app)
+    thief.cookies = dict(browser.cookies)
+    assert who(thief.get("/account")) == "admin"
+    browser.submit("/account", "/logout")
+    assert thief.get("/account").status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("form", "path"), [("/login", "/login"), ("/account", "/logout"), ("/login", "/account/token")]
+)
+@pytest.mark.parametrize("token", [None, "", "wrong", "another session's"])
+def test_a_form_of_another_site_does_nothing(app, form, path, token):
+    browser, stranger = Browser(app), Browser(app)
+    browser.log_in()
+    if token == "another session's":
+        page = stranger.get("/login").text
+        token = re.search(r'name="csrf_token" value="([^"]+)"', page)[1]
+    data = {"username": "admin", "password": ADMIN_PASSWORD}
+    if token is not None:
+        data["csrf_token"] = token
+    before = browser.id
+    answer = browser.send("POST", path, data=data)
+    assert answer.status_code == 400
+    assert "CSRF" in answer.text
+    assert browser.id == before
+    assert who(browser.get("/account")) == "admin", "still logged in"
+
+
+def test_every_form_has_a_token(browser):
+    browser.log_in()
+    for page in ("/login", "/account", "/"):
+        text = browser.get(page).text
+        posts = re.findall(r'<form[^>]*method="post"', text)
+        assert len(re.findall(r'name="csrf_token" value="[^"]{20,}"', text)) == len(posts)
+
+
+@pytest.mark.parametrize(
+    "path", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)"]
+)
+def test_a_login_leads_nowhere_else(browser, path):
+    assert browser.log_in(next=path).headers["Location"] == "/account"
+
+
+def test_a_login_leads_back(browser):
+    assert browser.log_in(next="/account?a=1").headers["Location"] == "/account?a=1"
+
+
+@pytest.mark.parametrize("fields", [{"password": "wrong"}, {"username": ""}, {"password": "\0"}])
+def test_a_wrong_login_shows_the_form_again(browser, fields):
+    answer = browser.log_in(**fields)
+    assert answer.status_code == 401
+    assert 'role="alert"' in answer.text
+    assert ADMIN_PASSWORD not in answer.text
+    assert browser.get("/account").status_code == 303
+
+
+def test_guessing_by_the_form_is_bounded(browser):
+    name = uuid.uuid4().hex
+    seen = [browser.log_in(username=name, password="wrong").status_code for _ in range(11)]
+    assert seen == [401] * 10 + [429]
+
+
+def test_what_people_type_is_not_markup(browser):
+    text = browser.log_in(username='"><script>x</script>', password="wrong").text
+    assert "<script>" not in text
+
+
+def test_a_script_of_the_page_gets_a_token(browser, client):
+    browser.log_in()
+    page = browser.get("/account").text
+    csrf = {"X-CSRFToken": re.search(r'name="csrf_token" value="([^"]+)"', page)[1]}
+    token = browser.send("POST", "/account/token", headers=csrf)
+    assert token.status_code == 200
+    bearer = {"Authorization": f"Bearer {token.json['access_token']}"}
+    sale = {"item": "by-page", "amount": 1}
+    assert client.post("/sales", json=sale, headers=bearer).status_code == 201
+    browser.submit("/account", "/logout")
+    assert client.post("/sales", json=sale, headers=bearer).status_code == 401
+    assert browser.send("POST", "/account/token", headers=csrf).status_code in (400, 401)
+
+
+def test_logging_out_everywhere_ends_other_browsers_and_tokens(app, client):
+    browser, other = Browser(app), Browser(app)
+    browser.log_in()
+    other.log_in()
+    browser.submit("/account", "/logout", everywhere="1")
+    assert other.get("/account").status_code == 303
+
+
+def test_the_api_takes_no_cookie_for_a_login(browser):
+    browser.log_in()
+    answer = browser.send("POST", "/sales", json={"item": "by-cookie", "amount": 1})
+    assert answer.status_code == 401
+    assert "Set-Cookie" not in answer.headers
+
+
+def test_without_redis_there_is_a_page_that_says_so(browser, redis_server):
+    browser.log_in()
+    redis_server.stop()
+    try:
+        for path in ("/account", "/login"):
+            answer = browser.get(path)
+            assert answer.status_code == 503
+            assert answer.mimetype == "text/html"
+            assert answer.headers["Retry-After"] == "2"
+            assert "try again" in answer.text.lower()
+            assert not re.search(r"Traceback|redis|File ", answer.text, re.I)
+        # Who needs no session is not asked for one.
+        for path in ("/", "/livez", "/whoami", "/sales/total?item=item-1"):
+            assert browser.get(path).status_code == 200
+    finally:
+        redis_server.start()
+
+
+def test_redis_lost_between_reading_and_writing(browser, app, redis_server):
+    """The answer that was ready is replaced, and the log has what was sent."""
+    statuses = []
+
+    @app.get("/touch")
+    def touch():
+        from flask import session
+
+        session["x"] = 1
+        redis_server.stop()
+        return "never sent"
+
+    app.after_request_funcs[None].insert(0, lambda r: statuses.append(r.status_code) or r)
+    try:
+        answer = browser.get("/touch")
+        assert answer.status_code == 503
+        assert "never sent" not in answer.text
+        assert "Set-Cookie" not in answer.headers
+    finally:
+        redis_server.start()
+    assert statuses == [503]
+
+
+def test_real_processes_alternately(environ, directory, redis_server):
+    """Two gunicorns, each with workers of its own, and a client that goes round."""
+    webs = [
+        Web(directory, environ | {"APP_HOST": host, "APP_ENV": "development"})
+        for host in ("app1", "app2")
+    ]
+    import requests
+
+    client = requests.Session()
+    client.trust_env = False
+    turn = iter(webs * 20)
+
+    def send(method, path, **options):
+        return client.request(
+            method, next(turn).url + path, timeout=10, allow_redirects=False, **options
+        )
+
+    try:
+        for web in webs:
+            web.start()
+        page = send("GET", "/login").text
+        token = re.search(r'name="csrf_token" value="([^"]+)"', page)[1]
+        data = {"csrf_token": token, "username": "admin", "password": ADMIN_PASSWORD}
+        assert send("POST", "/login", data=data).status_code == 303
+        pages = [send("GET", "/account") for _ in range(12)]
+        assert {who(page) for page in pages} == {"admin"}
+        assert {host for page in pages for host in re.findall(r"\bapp\d\b", page.text)} == {
+            "app1",
+            "app2",
+        }
+    finally:
+        for web in webs:
+            web.stop()
