@@ -40,7 +40,7 @@ def test_several_at_once_migrate_and_seed_once(fresh):
 
 
 def ours(_, name, kind, *__):
-    """Whether the models describe it: `seeds` is the migration's alone, the queue Procrastinate's."""
+    """Whether the models describe it: no code reads `seeds`, and the queue is Procrastinate's."""
     return not (kind == "table" and (name == "seeds" or name.startswith("procrastinate_")))
 
 

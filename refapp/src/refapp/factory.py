@@ -6,10 +6,12 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from . import api, auth, config, errors, extensions, health, logs, metrics, pages, sales, uploads
+from .cron import views as cron
+from .jobs import views as jobs
 
 log = logging.getLogger(__name__)
 
-BLUEPRINTS = [health.bp, auth.bp, sales.bp, uploads.bp]
+BLUEPRINTS = [health.bp, auth.bp, sales.bp, uploads.bp, jobs.bp, cron.bp]
 
 
 def create_app(overrides=None):

@@ -85,7 +85,7 @@ def configure():
     root.handlers = [handler]
     root.setLevel(logging.INFO)
     # Chatter; and at DEBUG botocore says more than it should.
-    for name in ("botocore", "alembic.runtime.plugins"):
+    for name in ("botocore", "alembic.runtime.plugins", "procrastinate"):
         logging.getLogger(name).setLevel(logging.WARNING)
     listener.start()
     atexit.register(listener.stop)
