@@ -1,67 +1,14 @@
 """Jobs over HTTP, run by one real worker: order, time and ends."""
 
+import os
+import signal
 import time
 import uuid
 
 import pytest
-from workers import Process, eventually
-
-
-@pytest.fixture(scope="module")
-def logs(directory):
-    path = directory / "jobs"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def work(environ, logs, sql):
-    """Start workers; afterwards nothing of them is left, and no job either."""
-    started = []
-
-    def start(name="worker1", **changes):
-        started.append(Process(environ, logs, f"{name}-{uuid.uuid4().hex[:6]}", **changes))
-        return started[-1]
-
-    yield start
-    for worker in started:
-        worker.end()
-    sql("TRUNCATE jobs, procrastinate_jobs, procrastinate_workers CASCADE")
-
-
-@pytest.fixture
-def submit(client, bearer):
-    """Ask for a job; return what was answered."""
-
-    def submit(kind="drill", key=None, status=202, **given):
-        headers = bearer | ({"Idempotency-Key": key} if key else {})
-        answer = client.post("/jobs", json={"kind": kind, **given}, headers=headers)
-        assert answer.status_code == status, answer.text
-        return answer.json
-
-    return submit
-
-
-@pytest.fixture
-def look(client, bearer):
-    """Return a job as it is now."""
-
-    def look(job):
-        answer = client.get(f"/jobs/{job['id']}", headers=bearer)
-        assert answer.status_code == 200
-        return answer.json
-
-    return look
-
-
-@pytest.fixture
-def until(look):
-    """Wait for a job to be in a state; return it."""
-
-    def until(state, job, seconds=30):
-        return eventually(lambda: (now := look(job))["state"] == state and now, seconds)
-
-    return until
+from flask_jwt_extended import create_access_token
+from refapp.jobs.delivery import LONGEST, backoff
+from workers import eventually
 
 
 def test_a_report_shows_progress_and_has_a_result(work, submit, until, sql):
@@ -168,26 +115,18 @@ def test_a_job_fails_backs_off_dies_and_is_retried(work, submit, until, client, 
 
 
 def test_backoff_doubles():
-    from refapp.jobs.delivery import LONGEST, backoff
-
     for failures in range(20):
         wanted = min(0.5 * 2**failures, LONGEST)
         assert 0.79 * wanted < backoff(0.5, failures) < 1.21 * wanted
 
 
-def test_a_job_whose_process_dies_has_failed(work, submit, until, look):
+def test_a_job_whose_process_dies_has_failed(work, submit, until):
     """Killed by the system, say for its memory: that's an attempt, and its worker goes on."""
-    import os
-    import signal
-    import subprocess
-
     worker = work(WEB_CONCURRENCY="1")
-    job = submit(args={"how": "compute", "seconds": 60}, max_attempts=1)
+    job = submit(args={"seconds": 60}, max_attempts=1)
     until("running", job)
-    session = ["ps", "-o", "pid=,pcpu=", "--sort=-pcpu", "-s", str(worker._process.pid)]
-    eventually(lambda: float(subprocess.check_output(session, text=True).split()[1]) > 30)
-    busiest = int(subprocess.check_output(session, text=True).split()[0])
-    os.kill(busiest, signal.SIGKILL)
+    [child] = eventually(worker.children)
+    os.kill(child, signal.SIGKILL)
     assert until("dead", job)["error"] == "process ended with -9"
     until("done", submit())
 
@@ -236,8 +175,6 @@ def test_pages_of_a_list_are_all_of_it(submit, client, bearer, sql):
 
 
 def test_jobs_are_for_their_owner(client, app, submit, sql, login):
-    from flask_jwt_extended import create_access_token
-
     job = submit()
     other = uuid.uuid4()
     with app.app_context():

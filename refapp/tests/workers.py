@@ -7,6 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
+
+import pytest
 
 
 class Process:
@@ -23,9 +26,6 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-
-    def signal(self, number):
-        self._process.send_signal(number)
 
     def freeze(self):
         """Stop it and its children, as a host that hangs does."""
@@ -46,6 +46,18 @@ class Process:
 
     def alive(self):
         return self._process.poll() is None
+
+    def children(self):
+        """Pids of what its jobs run in: children of its child that forks them."""
+        text = subprocess.check_output(
+            ["ps", "-o", "pid=,ppid=", "-s", str(self._process.pid)], text=True
+        )
+        parents = {int(pid): int(parent) for pid, parent in map(str.split, text.splitlines())}
+        return [
+            pid
+            for pid, parent in parents.items()
+            if parents.get(parents.get(parent)) and pid != self._process.pid
+        ]
 
     def end(self):
         """Leave nothing of it behind."""
@@ -68,3 +80,60 @@ def eventually(check, seconds=30):
         assert time.monotonic() < deadline, f"not so within {seconds} s"
         time.sleep(0.1)
     return answer
+
+
+@pytest.fixture(scope="session")
+def logs(directory):
+    path = directory / "workers"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+@pytest.fixture
+def work(environ, logs, sql):
+    """Start workers; afterwards nothing of them is left, and no job either."""
+    started = []
+
+    def start(name="worker1", **changes):
+        started.append(Process(environ, logs, f"{name}-{uuid.uuid4().hex[:6]}", **changes))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        worker.end()
+    sql("TRUNCATE jobs, procrastinate_jobs, procrastinate_workers CASCADE")
+
+
+@pytest.fixture
+def submit(client, bearer):
+    """Ask for a job; return what was answered."""
+
+    def submit(kind="drill", key=None, status=202, **given):
+        headers = bearer | ({"Idempotency-Key": key} if key else {})
+        answer = client.post("/jobs", json={"kind": kind, **given}, headers=headers)
+        assert answer.status_code == status, answer.text
+        return answer.json
+
+    return submit
+
+
+@pytest.fixture
+def look(client, bearer):
+    """Return a job as it is now."""
+
+    def look(job):
+        answer = client.get(f"/jobs/{job['id']}", headers=bearer)
+        assert answer.status_code == 200
+        return answer.json
+
+    return look
+
+
+@pytest.fixture
+def until(look):
+    """Wait for a job to be in a state; return it."""
+
+    def until(state, job, seconds=30):
+        return eventually(lambda: (now := look(job))["state"] == state and now, seconds)
+
+    return until
