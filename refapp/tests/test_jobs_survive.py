@@ -53,7 +53,8 @@ def test_workers_are_killed_and_each_effect_is_there_once(work, imports, item, s
         "SELECT count(*), count(DISTINCT amount), sum(amount) FROM sales WHERE item = %s", item
     )
     assert (count, different, total) == (JOBS, JOBS, JOBS * (JOBS + 1) / 2)
-    assert sql("SELECT count(*) FROM procrastinate_jobs") == [(0,)]
+    # Of some jobs that are done the entry is still to be taken over.
+    eventually(lambda: sql("SELECT count(*) FROM procrastinate_jobs") == [(0,)])
     taken = sql("SELECT count(*) FROM jobs WHERE starts > 1")[0][0]
     print(f"{len(killed)} workers killed, {taken} of {JOBS} jobs started more than once")
 
