@@ -16,7 +16,8 @@ from workers import Process, eventually
 EVERY_SECOND = """
 from refapp.cron.__main__ import main
 from refapp.cron.schedule import Schedule
-main([Schedule("second", "* * * * * *", "pulse", ttl=3600)])
+from refapp.factory import create_app
+main(create_app(), [Schedule("second", "* * * * * *", "pulse", ttl=3600)])
 """
 TAKEOVER = 15  # seconds within which another must lead
 

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 
+import procrastinate
 import psycopg
 from procrastinate import exceptions
 from procrastinate.worker import Worker
@@ -77,9 +78,8 @@ async def take_over(app):
         await asyncio.sleep(SWEEP)
 
 
-async def main():
+async def main(config):
     """Work until told to stop."""
-    config = settings.load()
     concurrency = int(os.environ.get("WEB_CONCURRENCY") or 2)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -87,10 +87,11 @@ async def main():
     executor = Executor()
     log.info("worker starts", extra={"concurrency": concurrency})
     while not stopping.is_set():
-        app = broker.make_app(config, concurrency)
+        app = procrastinate.App(connector=broker.Connector())
+        pool = broker.make_pool(config, concurrency)
         Delivery(app, executor, config["HOST"])
         try:
-            async with app.open_async():
+            async with pool, app.open_async(pool):
                 await work(app, concurrency, config["JOB_GRACE"], stopping)
         except (exceptions.ConnectorException, psycopg.Error) as error:
             log.warning("database lost", extra={"error": type(error).__name__})
@@ -103,6 +104,7 @@ async def main():
 if __name__ == "__main__":
     logs.configure()
     try:
-        asyncio.run(main())
+        config = settings.load()
     except RuntimeError as error:
         sys.exit(f"refapp.worker: {error}")
+    asyncio.run(main(config))

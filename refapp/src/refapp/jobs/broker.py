@@ -2,6 +2,7 @@
 
 import procrastinate
 import psycopg
+import psycopg_pool
 from procrastinate import exceptions
 
 from ..db import connect_arguments
@@ -45,16 +46,17 @@ class Connector(procrastinate.PsycopgConnector):
             raise
 
 
-def make_app(config, concurrency):
-    """Return Procrastinate's application, not open yet."""
-    return procrastinate.App(
-        connector=Connector(
-            kwargs=connect_arguments(config["DATABASE_URL"], f"refapp {config['RELEASE']} worker"),
-            min_size=1,
-            max_size=concurrency + 2,
-            timeout=5,
-            reconnect_timeout=5,
-        )
+def make_pool(config, concurrency):
+    """Return a pool of connections, not open yet; who finds none waits for 5 s."""
+    name = f"refapp {config['RELEASE']} worker"
+    return psycopg_pool.AsyncConnectionPool(
+        kwargs=connect_arguments(config["DATABASE_URL"], name),
+        min_size=1,
+        max_size=concurrency + 2,
+        timeout=5,
+        reconnect_timeout=5,
+        check=psycopg_pool.AsyncConnectionPool.check_connection,
+        open=False,
     )
 
 

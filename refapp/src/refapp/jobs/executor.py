@@ -49,6 +49,12 @@ class Child:
             self._process.join(1)
             raise DiedError(f"process ended with {self._process.exitcode}") from error
 
+    def retire(self):
+        """Let it go once it is idle; it has a second for what it still owes."""
+        self._pipe.close()
+        self._process.join(1)
+        self.kill()
+
     def kill(self):
         """End it, whatever it is doing."""
         self._process.kill()
@@ -78,6 +84,6 @@ class Executor:
                 child.kill()
 
     def close(self):
-        """End the idle children; there are no others when no job runs."""
+        """Let the idle children go; there are no others when no job runs."""
         while self._idle:
-            self._idle.pop().kill()
+            self._idle.pop().retire()

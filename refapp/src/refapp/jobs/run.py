@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from werkzeug.exceptions import ServiceUnavailable
 
-from ..extensions import db
+from ..extensions import db, edge
 from ..factory import create_app
 from ..models import Job
 from ..redis import AwayError
@@ -110,6 +110,7 @@ def main(pipe):
             try:
                 order = pipe.recv()
             except EOFError:
+                edge.flush()
                 return
             # Should the worker be gone by then: unhandled, so the kernel ends the process,
             # whatever it is doing.

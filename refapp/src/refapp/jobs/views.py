@@ -86,6 +86,7 @@ class Filter(Schema):
     """Which jobs to list."""
 
     state = fields.String(load_default=None, validate=validate.OneOf(STATES))
+    kind = fields.String(load_default=None, validate=validate.OneOf(sorted(KINDS)))
     limit = fields.Integer(load_default=50, validate=validate.Range(1, 200))
     before = fields.Integer(
         load_default=None,
@@ -165,8 +166,9 @@ def check(given):
 def index(given):
     """List jobs: the user's own, or everybody's and cron's for an admin."""
     wanted = visible(sa.select(Job)).order_by(Job.number.desc()).limit(given["limit"] + 1)
-    if given["state"]:
-        wanted = wanted.where(Job.state == given["state"])
+    for name in ("state", "kind"):
+        if given[name]:
+            wanted = wanted.where(getattr(Job, name) == given[name])
     if given["before"]:
         wanted = wanted.where(Job.number < given["before"])
     rows = db.run(lambda session: session.scalars(wanted).all(), idempotent=True)

@@ -62,7 +62,6 @@ def forget_totals(sales):
     for item in {sale["item"] for sale in sales}:
         totals.forget(item)
         edge.purge(total_path(item))
-    edge.flush()  # a job's process may end now, its threads with it
 
 
 @kind("sales-import", ImportArgs, after=forget_totals)
@@ -80,7 +79,7 @@ def sales_import(run, sales):
 class DrillArgs(Schema):
     """What to try out."""
 
-    seconds = fields.Float(load_default=0, validate=validate.Range(0, 60))
+    seconds = fields.Integer(load_default=0, strict=True, validate=validate.Range(0, 60))
     how = fields.String(
         load_default="sleep",
         validate=validate.OneOf(["sleep", "compute"]),
@@ -98,7 +97,7 @@ class DrillArgs(Schema):
 def drill(run, seconds, how, failures):
     """Sleep, compute or fail as told, to see how jobs fare when a fleet changes."""
     if how == "compute":
-        sum(itertools.repeat(1, int(seconds * ADDITIONS)))
+        sum(itertools.repeat(1, seconds * ADDITIONS))
     else:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
