@@ -55,40 +55,43 @@ def lead(lease, hosts):
 
 def test_leaders_are_frozen_killed_and_stopped_and_each_tick_is_there_once(cron, lease, sql):
     processes = {name: cron(name) for name in ("cron1", "cron2", "cron3")}
+    for process in processes.values():
+        eventually(lambda process=process: process.said("cron starts"))
     first, epoch = lead(lease, processes)
     time.sleep(2)
 
     processes[first].freeze()
     others = set(processes) - {first}
     second, next_epoch = lead(lease, others)
-    assert next_epoch == epoch + 1
+    assert next_epoch > epoch
     time.sleep(3)
 
     processes[first].thaw()  # and now it thinks that it leads
+    eventually(lambda: processes[first].said("follows"))
     time.sleep(3)
-    assert lease() == (second, next_epoch)
-    assert processes[first].said("follows")
 
     processes[second].kill()
     third, last_epoch = lead(lease, set(processes) - {second})
-    assert last_epoch == next_epoch + 1
+    assert last_epoch > next_epoch
 
-    stopped = time.monotonic()
     assert processes[third].stop() == 0
+    resigned = "SELECT until < now() OR host <> %s FROM cron_lease"
+    assert sql(resigned, third) == [(True,)], "the next one would have to wait"
     lead(lease, set(processes) - {second, third})
-    assert time.monotonic() - stopped < LEASE, "one that is told to stop resigns"
     time.sleep(2)
 
     ticks = [tick for (tick,) in sql("SELECT tick FROM cron_ticks ORDER BY tick")]
     assert len(ticks) > 15
     steps = {later - earlier for earlier, later in itertools.pairwise(ticks)}
     assert steps == {timedelta(seconds=1)}, "missed or doubled"
+    epochs = [epoch for (epoch,) in sql("SELECT epoch FROM cron_ticks ORDER BY tick")]
+    assert epochs == sorted(epochs), "an old leader enqueued after a new one"
+    assert len(set(epochs)) >= 4
     # Each tick is one job, and there is no job without a tick.
     assert sql(
         "SELECT count(*) FROM cron_ticks FULL JOIN jobs ON jobs.id = job_id "
         "WHERE jobs.id IS NULL OR job_id IS NULL"
     ) == [(0,)]
-    assert sql("SELECT count(DISTINCT epoch) FROM cron_ticks")[0][0] >= 3
 
 
 def test_a_leader_that_lost_its_lease_enqueues_nothing(app, sql, cron):

@@ -34,20 +34,24 @@ def test_workers_are_killed_and_each_effect_is_there_once(work, imports, item, s
 
     def kill_one_after_another():
         chance = random.Random(1)
-        while not finished.wait(chance.uniform(0.5, 1.5)):
+        while not finished.wait(chance.uniform(0.2, 1)):
             name = chance.choice(names)
-            workers[name].kill()
-            workers[name] = work(name, WEB_CONCURRENCY="2")
-            killed.append(name)
+            # Each gets to do something first, however slow the machine is.
+            if len(workers[name].said("job ended")) >= chance.randrange(3, 30):
+                workers[name].kill()
+                workers[name] = work(name, WEB_CONCURRENCY="2")
+                killed.append(name)
 
     killed = []
     killer = threading.Thread(target=kill_one_after_another)
     killer.start()
-    imports(JOBS)
-    eventually(lambda: count_left(sql) < JOBS / 10, 60 + JOBS / 10)
-    finished.set()
-    killer.join()
-    eventually(lambda: count_left(sql) == 0, 60)
+    try:
+        imports(JOBS)
+        eventually(lambda: count_left(sql) < JOBS / 10, 120 + JOBS / 4)
+    finally:
+        finished.set()
+        killer.join()
+    eventually(lambda: count_left(sql) == 0, 120)
     assert len(killed) >= 3
     [(count, different, total)] = sql(
         "SELECT count(*), count(DISTINCT amount), sum(amount) FROM sales WHERE item = %s", item
@@ -102,13 +106,13 @@ def test_a_stopping_worker_finishes_what_it_can(work, submit, until):
 
 def test_a_stopping_worker_hands_back_what_it_can_not_finish(work, submit, until, sql):
     worker = work(REFAPP_JOB_GRACE="1")
-    job = submit(args={"seconds": 5})
+    job = submit(args={"seconds": 10})
     stuck = submit(args={"how": "compute", "seconds": 60}, time_limit=5, max_attempts=1)
     until("running", job)
     until("running", stuck)
     started = time.monotonic()
     assert worker.stop() == 0
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 8
     back = until("queued", job, 1)
     assert (back["failures"], back["message"]) == (0, "handed back")
     assert sql("SELECT DISTINCT status, scheduled_at <= now() FROM procrastinate_jobs") == [

@@ -125,7 +125,7 @@ def test_a_process_stays_up_and_stops_quickly_without_the_database(module):
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(9)
     process.terminate()
-    output, _ = process.communicate(timeout=9)
+    output, _ = process.communicate(timeout=20)
     assert process.returncode == 0
     assert "Traceback" not in output
     assert all(json.loads(line)["message"] for line in output.splitlines())

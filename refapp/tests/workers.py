@@ -66,14 +66,15 @@ class Process:
         self._process.wait()
 
     def lines(self):
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        complete = [line for line in self.log.read_text().splitlines(True) if line.endswith("\n")]
+        return [json.loads(line) for line in complete]
 
     def said(self, message):
         """What it logged with a message."""
         return [line for line in self.lines() if line["message"] == message]
 
 
-def eventually(check, seconds=30):
+def eventually(check, seconds=60):
     """Return the first true answer of `check`."""
     deadline = time.monotonic() + seconds
     while not (answer := check()):
@@ -133,7 +134,7 @@ def look(client, bearer):
 def until(look):
     """Wait for a job to be in a state; return it."""
 
-    def until(state, job, seconds=30):
+    def until(state, job, seconds=60):
         return eventually(lambda: (now := look(job))["state"] == state and now, seconds)
 
     return until

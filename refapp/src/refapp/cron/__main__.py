@@ -24,6 +24,7 @@ def main(app, schedules=SCHEDULES):
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     ticker = Ticker(db, app.config["HOST"], schedules)
+    log.info("cron starts", extra={"schedules": [schedule.name for schedule in schedules]})
     while not stopping.wait(STEP):
         try:
             ticker.step()
