@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from refapp.cron.schedule import MOST, SCHEDULES, Schedule
-from refapp.cron.ticker import LEASE, Ticker
+from refapp.cron.ticker import Ticker
 from refapp.extensions import db
 from refapp.jobs import queue
 from refapp.jobs.work import KINDS

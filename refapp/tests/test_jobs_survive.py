@@ -2,11 +2,13 @@
 
 import os
 import random
+import signal
 import threading
 import time
 import uuid
 
 import pytest
+from refapp.sales import total_path
 from workers import eventually
 
 JOBS = int(os.environ.get("REFAPP_TEST_JOBS", "500"))
@@ -134,6 +136,24 @@ def test_work_goes_on_after_an_outage_of_the_database(work, imports, postgres, s
     sales = "SELECT count(*), count(DISTINCT amount) FROM sales WHERE item = %s"
     assert sql(sales, item) == [(200, 200)]
     assert worker.alive()
+
+
+def test_what_follows_an_effect_is_repeated_when_it_was_cut_off(
+    work, submit, until, cache, sql, item
+):
+    cache.delay = 0.2  # for each purge: killed in the middle of them
+    worker = work(WEB_CONCURRENCY="1")
+    items = [f"{item}-{number}" for number in range(20)]
+    sales = [{"item": each, "amount": 1} for each in items]
+    until("done", submit("sales-import", args={"sales": sales}))
+    [child] = worker.children()
+    os.kill(child, signal.SIGKILL)
+    wanted = {("PURGE", total_path(each)) for each in items}
+    assert not wanted <= set(cache.purged)
+    cache.delay = 0
+    eventually(lambda: wanted <= set(cache.purged))
+    eventually(lambda: sql("SELECT count(*) FROM procrastinate_jobs") == [(0,)])
+    assert sql("SELECT count(*) FROM sales WHERE item LIKE %s", f"{item}-%") == [(20,)]
 
 
 def test_an_unknown_kind_waits_for_a_release_that_knows_it(work, submit, until, look, sql):

@@ -103,15 +103,12 @@ class Delivery:
             await self._one(HAND_BACK, **mine, message=f"waits: {why}")
             raise Again(AWAY)
         if outcome == "failed":
-            await self._fail(mine, order, why)
-
-    async def _fail(self, mine, order, why):
-        if order.committed:  # what follows the effect is repeated until it succeeds
-            raise Again(AWAY)
-        pause = backoff(KINDS[order.kind].backoff, order.failures)
-        failed = await self._one(FAIL, **mine, error=why, pause=pause)
-        if failed and failed["state"] == "queued":
-            raise Again(pause)
+            pause = backoff(KINDS[kind].backoff, order.failures)
+            failed = await self._one(FAIL, **mine, error=why, pause=pause)
+            if failed is None:  # its effect is there, but what follows that was cut off
+                raise Again(AWAY)
+            if failed["state"] == "queued":
+                raise Again(pause)
 
     async def _one(self, query, **values):
         try:
