@@ -77,11 +77,11 @@ def test_a_job_of_a_killed_worker_is_taken_over(work, submit, until):
     assert done["result"] == {"starts": 2}
 
 
-def test_a_frozen_worker_does_no_harm_when_it_comes_back(work, imports, submit, until, sql, item):
+def test_a_frozen_worker_does_no_harm_when_it_comes_back(work, submit, look, until, sql):
     """Its job was taken over meanwhile: it may neither repeat the effect nor end the other's."""
     frozen = work("frozen", WEB_CONCURRENCY="1")
     job = submit(args={"seconds": 14})
-    until("running", job)
+    eventually(lambda: look(job)["progress"] > 0)
     frozen.freeze()
     work("other", WEB_CONCURRENCY="1")
     taken = eventually(lambda: (now := until("running", job))["host"].startswith("other") and now)

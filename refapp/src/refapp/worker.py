@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 
-import procrastinate
 import psycopg
 from procrastinate import exceptions
 from procrastinate.worker import Worker
@@ -87,8 +86,7 @@ async def main(config):
     executor = Executor()
     log.info("worker starts", extra={"concurrency": concurrency})
     while not stopping.is_set():
-        app = procrastinate.App(connector=broker.Connector())
-        pool = broker.make_pool(config, concurrency)
+        app, pool = broker.make_app(), broker.make_pool(config, concurrency)
         Delivery(app, executor, config["HOST"])
         try:
             async with pool, app.open_async(pool):

@@ -46,6 +46,11 @@ class Connector(procrastinate.PsycopgConnector):
             raise
 
 
+def make_app():
+    """Return Procrastinate's application, to be opened with a pool."""
+    return procrastinate.App(connector=Connector())
+
+
 def make_pool(config, concurrency):
     """Return a pool of connections, not open yet; who finds none waits for 5 s."""
     name = f"refapp {config['RELEASE']} worker"
