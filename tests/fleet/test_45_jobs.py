@@ -34,7 +34,7 @@ def submit(fleet, client):
 
         def accepted():
             answer = client.post(f"{fleet.url}/jobs", json=body, headers=headers, timeout=10)
-            assert answer.status_code in (202, 502, 503, 504), answer.text
+            assert answer.status_code in (202, 429, 502, 503, 504), answer.text
             return answer.status_code == 202 and answer.json()
 
         return eventually(accepted, 60)
