@@ -30,7 +30,7 @@ SET starts = starts + 1,
                  WHEN expires_at <= now() THEN 'expired'
                  ELSE 'running' END
 WHERE id = %(job)s AND delivery = %(delivery)s AND state IN ('queued', 'running', 'done')
-RETURNING id::text AS job, kind, args, starts AS start, failures, time_limit, state
+RETURNING id::text AS job, user_id, kind, args, starts AS start, failures, time_limit, state
 """
 FAIL = """
 UPDATE jobs

@@ -3,6 +3,7 @@
 import logging
 import signal
 import time
+import uuid
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -29,6 +30,7 @@ class Order:
     """What a worker tells a child to do."""
 
     job: str
+    user_id: uuid.UUID | None
     kind: str
     args: dict
     start: int
@@ -41,7 +43,7 @@ class Run:
     """What a job's code may ask and tell."""
 
     def __init__(self, order):
-        self.job, self.start, self.failures = order.job, order.start, order.failures
+        self.user_id, self.start, self.failures = order.user_id, order.start, order.failures
         self._mine = sa.and_(Job.id == order.job, Job.starts == order.start)
         self._reported = 0.0
         self._result = None

@@ -69,7 +69,8 @@ def sales_import(run, sales):
     """Record a list of sales, all of them or none, once however often the job is started."""
 
     def record(session):
-        rows = [sale | {"id": uuid.uuid4(), "created_at": now()} for sale in sales]
+        same = {"user_id": run.user_id, "created_at": now()}
+        rows = [sale | same | {"id": uuid.uuid4()} for sale in sales]
         session.execute(sa.insert(Sale), rows)
         return {"recorded": len(rows)}
 
