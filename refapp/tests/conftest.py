@@ -16,6 +16,8 @@ import sqlalchemy as sa
 
 from refapp import logs
 
+pytest_plugins = ["workers"]
+
 ROOT = Path(__file__).resolve().parents[1]
 ADMIN_PASSWORD = "admin-password-of-tests"
 JWT_KEY = "0123456789abcdef0123456789abcdef"
@@ -127,15 +129,15 @@ def sql(database):
     """Run SQL beside the application; returns the rows."""
     parsed = sa.make_url(database)
     host, port = parsed.query["host"].split(":")
-    with psycopg.connect(
-        host=host, port=port, user="refapp", dbname=parsed.database, autocommit=True
-    ) as connection:
+    where = {"host": host, "port": port, "user": "refapp", "dbname": parsed.database}
 
-        def run(text, *values):
+    def run(text, *values):
+        # A connection each: some tests stop the server between two of them.
+        with psycopg.connect(**where, autocommit=True) as connection:
             cursor = connection.execute(text, values)
             return cursor.fetchall() if cursor.description else None
 
-        yield run
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -236,6 +236,8 @@ class ObjectStore(Server):
         status, answer = 200, b""
         if request.command == "PUT":
             self.objects[path] = body
+        elif request.command == "DELETE":
+            status = 204 if self.objects.pop(path, None) is not None else 404
         elif path.count("/") > 1 and path not in self.objects:
             status = 404
         elif request.command == "GET":

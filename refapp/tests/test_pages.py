@@ -64,6 +64,11 @@ def test_protected_operations_say_so(client):
         ("post", "/uploads"),
         ("get", "/uploads/{upload_id}"),
         ("post", "/uploads/{upload_id}/complete"),
+        ("post", "/jobs"),
+        ("get", "/jobs"),
+        ("get", "/jobs/{job_id}"),
+        ("post", "/jobs/{job_id}/retry"),
+        ("get", "/cron"),
     }
 
 

@@ -1,5 +1,6 @@
 """What a process says and does before, and without, anything that it needs."""
 
+import json
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ def test_refuses_to_start_without(name):
         ("REFAPP_JWT_KEYS", '{"a": "short"}'),
         ("REFAPP_REDIS_SENTINELS", "redis1"),
         ("REFAPP_DATABASE_POOL", "many"),
+        ("REFAPP_JOB_GRACE", "long"),
     ],
 )
 def test_refuses_a_wrong(name, value):
@@ -104,3 +106,32 @@ def test_lock_has_hashes_and_no_host_names():
         if line and not line.startswith((" ", "#")):
             assert "==" in line, line
             assert line.endswith("\\"), f"no hash follows: {line}"
+
+
+@pytest.mark.parametrize("module", ["refapp.worker", "refapp.cron"])
+def test_a_process_names_the_missing_variable_and_nothing_else(module):
+    environ = make_environ()
+    del environ["REFAPP_DATABASE_URL"]
+    done = subprocess.run(
+        [sys.executable, "-m", module], env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"{module}: REFAPP_DATABASE_URL is not set"
+
+
+@pytest.mark.parametrize("module", ["refapp.worker", "refapp.cron"])
+def test_a_process_stays_up_and_stops_quickly_without_the_database(module):
+    process = subprocess.Popen(
+        [sys.executable, "-m", module],
+        env=make_environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(9)
+    process.terminate()
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in output
+    assert all(json.loads(line)["message"] for line in output.splitlines())

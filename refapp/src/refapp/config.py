@@ -26,7 +26,10 @@ OPTIONAL = {
     # Connections a worker keeps: workers x hosts x 2 (a deploy runs two releases) x this
     # must stay below PostgreSQL's max_connections.
     "DATABASE_POOL": "4",
+    # Seconds that a stopping worker gives its jobs to end; the unit must give it more.
+    "JOB_GRACE": "10",
 }
+NUMBERS = ("DATABASE_POOL", "JOB_GRACE")
 
 DEFAULTS = {
     "MAX_CONTENT_LENGTH": 64 * 1024,
@@ -80,10 +83,11 @@ def load(environ=os.environ, overrides=None):
     config["JWT_KEYS"] = _jwt_keys(config["JWT_KEYS"])
     config["REDIS_SENTINELS"] = _addresses(config["REDIS_SENTINELS"])
     config["PURGE_URLS"] = [url.strip() for url in config["PURGE_URLS"].split(",") if url.strip()]
-    try:
-        config["DATABASE_POOL"] = int(config["DATABASE_POOL"])
-    except ValueError:
-        raise RuntimeError("REFAPP_DATABASE_POOL must be a whole number") from None
+    for name in NUMBERS:
+        try:
+            config[name] = int(config[name])
+        except ValueError:
+            raise RuntimeError(f"REFAPP_{name} must be a whole number") from None
     return config
 
 

@@ -142,19 +142,13 @@ def _never_connected(error):
 
 def make_engine(url, application_name="refapp", session=SESSION, **options):
     """Return an engine for an SQLAlchemy URL, or for a libpq one with several hosts."""
-    connect = CONNECT | {
-        "application_name": application_name,
-        "options": " ".join(f"-c {name}={value}" for name, value in session.items()),
-    }
+    arguments = connect_arguments(url, application_name, session)
     options = {"pool_size": 2, "max_overflow": 0, "pool_timeout": 1.5} | options
     if url.startswith("postgresql+psycopg:"):
-        parsed = sa.make_url(url)
-        # What the URL says wins over these defaults.
-        options["connect_args"] = {k: v for k, v in connect.items() if k not in parsed.query}
-        target = parsed
+        options["connect_args"] = arguments
+        target = sa.make_url(url)
     else:
-        given = psycopg.conninfo.conninfo_to_dict(url)
-        options["creator"] = lambda: psycopg.connect(**(connect | given))
+        options["creator"] = lambda: psycopg.connect(**arguments)
         target = "postgresql+psycopg://"
     # Errors are logged, and values are other people's.
     options["hide_parameters"] = True
@@ -166,3 +160,15 @@ def make_engine(url, application_name="refapp", session=SESSION, **options):
             context.is_disconnect = True
 
     return engine
+
+
+def connect_arguments(url, application_name, session=SESSION):
+    """Return psycopg's arguments to connect to a URL; what the URL says wins over ours."""
+    ours = CONNECT | {
+        "application_name": application_name,
+        "options": " ".join(f"-c {name}={value}" for name, value in session.items()),
+    }
+    if url.startswith("postgresql+psycopg:"):
+        parsed = sa.make_url(url)
+        return ours | parsed.get_dialect()().create_connect_args(parsed)[1]
+    return ours | psycopg.conninfo.conninfo_to_dict(url)

@@ -22,10 +22,21 @@ from . import (
     uploads,
     users,
 )
+from .cron import views as cron
+from .jobs import views as jobs
 
 log = logging.getLogger(__name__)
 
-BLUEPRINTS = [health.bp, auth.bp, sales.bp, uploads.bp, users.bp, account.scripts]
+BLUEPRINTS = [
+    health.bp,
+    auth.bp,
+    sales.bp,
+    uploads.bp,
+    users.bp,
+    account.scripts,
+    jobs.bp,
+    cron.bp,
+]
 
 
 def create_app(overrides=None):

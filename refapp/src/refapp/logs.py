@@ -88,7 +88,7 @@ def configure():
             logger.handlers.clear()
             logger.propagate = True
     # Chatter; and at DEBUG botocore says more than it should.
-    for name in ("botocore", "alembic.runtime.plugins"):
+    for name in ("botocore", "alembic.runtime.plugins", "procrastinate"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     sys.excepthook = lambda *error: log.critical("uncaught exception", exc_info=error)

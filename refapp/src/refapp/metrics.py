@@ -26,6 +26,8 @@ SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 DROPPED = Counter("refapp_log_records_dropped_total", "Log records that nobody took in time")
+# Figures of the fleet that any process can tell; the others are this host's.
+FLEET = CollectorRegistry()
 TOTALS = Counter("refapp_totals_total", "Totals of sales answered, by where from", ["source"])
 
 
@@ -58,6 +60,7 @@ def show():
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)
-    answer = Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+    text = generate_latest(registry) + generate_latest(FLEET)
+    answer = Response(text, content_type=CONTENT_TYPE_LATEST)
     answer.headers["Cache-Control"] = "no-store"
     return answer

@@ -103,3 +103,76 @@ class Upload(Base):
     etag: orm.Mapped[str | None]
     created_at: orm.Mapped[datetime] = orm.mapped_column(default=now, server_default=sa.func.now())
     completed_at: orm.Mapped[datetime | None]
+
+
+class Job(Base):
+    """A job as its owner sees it; Procrastinate's tables hold who runs it when."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        sa.Index("jobs_state_number", "state", "number"),
+        sa.Index("jobs_user_id_number", "user_id", "number"),
+    )
+
+    id: orm.Mapped[uuid.UUID] = orm.mapped_column(primary_key=True, default=uuid.uuid4)
+    # The order of lists, and their cursor.
+    number: orm.Mapped[int] = orm.mapped_column(sa.BigInteger, sa.Identity(), unique=True)
+    user_id: orm.Mapped[uuid.UUID | None] = orm.mapped_column(sa.ForeignKey("users.id"))
+    kind: orm.Mapped[str]
+    args: orm.Mapped[dict]
+    priority: orm.Mapped[int]
+    time_limit: orm.Mapped[int]  # seconds, of each attempt
+    max_attempts: orm.Mapped[int]
+    run_at: orm.Mapped[datetime]
+    expires_at: orm.Mapped[datetime | None]
+    # The id of the only queue entry that may run it: an older one, in the hands of a process
+    # that was thought dead, does nothing.
+    delivery: orm.Mapped[int | None] = orm.mapped_column(sa.BigInteger, unique=True)
+    state: orm.Mapped[str] = orm.mapped_column(default="queued", server_default="queued")
+    # Counts every start. What a start wants to write it may only while no later one was made.
+    starts: orm.Mapped[int] = orm.mapped_column(default=0, server_default="0")
+    failures: orm.Mapped[int] = orm.mapped_column(default=0, server_default="0")
+    progress: orm.Mapped[int] = orm.mapped_column(default=0, server_default="0")
+    message: orm.Mapped[str | None]
+    result: orm.Mapped[dict | None]
+    error: orm.Mapped[str | None]
+    host: orm.Mapped[str | None]
+    created_at: orm.Mapped[datetime] = orm.mapped_column(default=now, server_default=sa.func.now())
+    started_at: orm.Mapped[datetime | None]
+    finished_at: orm.Mapped[datetime | None]
+
+
+class CronLease(Base):
+    """One row: who enqueues the ticks, until when, and how often that has changed."""
+
+    __tablename__ = "cron_lease"
+
+    id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+    holder: orm.Mapped[str]
+    host: orm.Mapped[str]
+    epoch: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
+    since: orm.Mapped[datetime]
+    until: orm.Mapped[datetime]
+
+
+class CronSchedule(Base):
+    """Up to when a schedule's ticks were enqueued."""
+
+    __tablename__ = "cron_schedules"
+
+    name: orm.Mapped[str] = orm.mapped_column(primary_key=True)
+    last_tick: orm.Mapped[datetime]
+
+
+class CronTick(Base):
+    """A tick that was enqueued; its key keeps it from being so twice."""
+
+    __tablename__ = "cron_ticks"
+    __table_args__ = (sa.Index("cron_ticks_tick", "tick"),)
+
+    name: orm.Mapped[str] = orm.mapped_column(primary_key=True)
+    tick: orm.Mapped[datetime] = orm.mapped_column(primary_key=True)
+    epoch: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
+    host: orm.Mapped[str]
+    job_id: orm.Mapped[uuid.UUID]
+    enqueued_at: orm.Mapped[datetime] = orm.mapped_column(default=now, server_default=sa.func.now())

@@ -73,6 +73,13 @@ class Store:
             raise StoreAway from error
         return {"size": answer["ContentLength"], "etag": answer["ETag"].strip('"')}
 
+    def delete(self, key):
+        """Delete an object; one that is not there is deleted already."""
+        try:
+            self._client("S3_ENDPOINT").delete_object(Bucket=self.bucket, Key=key)
+        except (ClientError, BotoCoreError) as error:
+            raise StoreAway from error
+
     def put_url(self, key, content_type, size):
         """Return an address that takes one PUT of exactly this type and size."""
         return self._sign("put_object", Key=key, ContentType=content_type, ContentLength=size)

@@ -1,0 +1,73 @@
+"""What enters the queue, always in the transaction of whoever asks for it."""
+
+import uuid
+from datetime import timedelta
+
+import procrastinate
+import sqlalchemy as sa
+
+from ..models import Job, now
+from .work import KINDS
+
+TASK = "refapp.job"  # the one task of the queue; a job's kind says what it does
+QUEUE = "jobs"
+# Never opened: it only writes on the connections of our own transactions.
+entries = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
+
+
+def describe(kind, args, *, user_id=None, priority=0, delay=0, ttl=None, **limits):
+    """Return a new job, not yet in the queue.
+
+    `delay` and `ttl` are seconds from now; a job that was not started within its `ttl` never is.
+    `limits` may be `time_limit`, in seconds, and `max_attempts`; its kind has defaults.
+    """
+    created_at = now()
+    return Job(
+        id=uuid.uuid4(),
+        user_id=user_id,
+        kind=kind,
+        args=args,
+        priority=priority,
+        time_limit=limits.get("time_limit") or KINDS[kind].time_limit,
+        max_attempts=limits.get("max_attempts") or KINDS[kind].max_attempts,
+        run_at=created_at + timedelta(seconds=delay),
+        expires_at=None if ttl is None else created_at + timedelta(seconds=ttl),
+        created_at=created_at,
+        state="queued",
+        starts=0,
+        failures=0,
+        progress=0,
+    )
+
+
+def enqueue(session, job):
+    """Put a job in the queue: accepted when, and only when, the session commits."""
+    # Not the object itself: a transaction that is repeated needs it as it was.
+    values = {name: value for name, value in vars(job).items() if not name.startswith("_")}
+    session.execute(sa.insert(Job).values(values | {"delivery": deliver(session, job)}))
+
+
+def retry(session, job_id):
+    """Give a dead job all its attempts again; return it, or None when it is not dead."""
+    wanted = sa.select(Job).where(Job.id == job_id, Job.state == "dead").with_for_update()
+    job = session.scalar(wanted)
+    if job is None:
+        return None
+    job.state, job.failures, job.run_at = "queued", 0, now()
+    # Whoever retries it wants it now, however old it is.
+    job.finished_at = job.expires_at = None
+    job.delivery = deliver(session, job)
+    session.flush()
+    return job
+
+
+def deliver(session, job):
+    """Make a queue entry for a job; return its id."""
+    entry = entries.configure_task(
+        TASK,
+        queue=QUEUE,
+        priority=job.priority,
+        schedule_at=job.run_at if job.run_at > now() else None,
+        connection=session.connection().connection.driver_connection,
+    )
+    return entry.defer(job=str(job.id), kind=job.kind)
