@@ -1,8 +1,10 @@
 """Fixtures: services once a session, an application and an empty cache for each test."""
 
+import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +15,7 @@ import psycopg
 import pytest
 import services
 import sqlalchemy as sa
+from web import Web
 
 ROOT = Path(__file__).resolve().parents[1]
 ADMIN_PASSWORD = "admin-password-of-tests"
@@ -206,3 +209,32 @@ def bearer(login):
 def item():
     """An item that no other test sells."""
     return f"item-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def make_listener():
+    with contextlib.ExitStack() as stack:
+        yield lambda: stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=512))
+
+
+@pytest.fixture
+def listener(make_listener):
+    return make_listener()
+
+
+@pytest.fixture
+def start(environ, listener, directory, request):
+    """Start a gunicorn of a release; it is stopped with the test."""
+    started = []
+
+    def start(release, on=listener, changes=None, **options):
+        here = directory / request.node.name
+        here.mkdir(exist_ok=True)
+        started.append(Web(environ | (changes or {}), on, here, release, **options))
+        return started[-1]
+
+    yield start
+    for web in started:
+        if web.process.poll() is None:
+            web.stop()
+        web.log.close()

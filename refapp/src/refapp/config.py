@@ -23,10 +23,23 @@ OPTIONAL = {
     "S3_BUCKET": "refapp-uploads",
     "S3_REGION": "us-east-1",
     "PURGE_URLS": "",
+    "TOTALS": "cached",
+}
+
+# Whole numbers: (what they are unless set, the least, the most).
+NUMBERS = {
     # Connections a worker keeps: workers x hosts x 2 (a deploy runs two releases) x this
     # must stay below PostgreSQL's max_connections.
-    "DATABASE_POOL": "4",
+    "DATABASE_POOL": (4, 1, 100),
+    # Computations at once, 0 for one a core; how many wait; seconds that each may take, less
+    # than gunicorn's graceful_timeout so that a stop can wait for them.
+    "CPU_SLOTS": (0, 0, 24),
+    "CPU_QUEUE": (8, 0, 24),
+    "CPU_SECONDS": (20, 1, 20),
 }
+
+# How a total of sales is found: see totals.py.
+WAYS = ("plain", "coalesced", "cached")
 
 DEFAULTS = {
     "MAX_CONTENT_LENGTH": 64 * 1024,
@@ -63,6 +76,7 @@ def load(environ=os.environ, overrides=None):
     config["HOST"] = environ.get("APP_HOST") or socket.gethostname()
     config["RELEASE"] = environ.get("APP_RELEASE") or "development"
     config["PROCESS"] = environ.get("APP_PROCESS") or "web"
+    config["WORKERS"] = int(environ.get("WEB_CONCURRENCY") or 1)
     # Told apart in logs and in whoami even when two processes get the same pid number.
     config["INSTANCE"] = secrets.token_hex(4)
 
@@ -72,16 +86,27 @@ def load(environ=os.environ, overrides=None):
             raise RuntimeError(f"REFAPP_{name} is not set")
     for name, default in OPTIONAL.items():
         config[name] = environ.get(f"REFAPP_{name}") or default
-    config.update(overrides)
+    for name, (default, least, most) in NUMBERS.items():
+        given = environ.get(f"REFAPP_{name}") or default
+        config[name] = _number(name, overrides.get(name, given), least, most)
+    config.update({k: v for k, v in overrides.items() if k not in NUMBERS})
 
     config["JWT_KEYS"] = _jwt_keys(config["JWT_KEYS"])
     config["REDIS_SENTINELS"] = _addresses(config["REDIS_SENTINELS"])
     config["PURGE_URLS"] = [url.strip() for url in config["PURGE_URLS"].split(",") if url.strip()]
-    try:
-        config["DATABASE_POOL"] = int(config["DATABASE_POOL"])
-    except ValueError:
-        raise RuntimeError("REFAPP_DATABASE_POOL must be a whole number") from None
+    if config["TOTALS"] not in WAYS:
+        raise RuntimeError(f"REFAPP_TOTALS must be one of: {', '.join(WAYS)}")
     return config
+
+
+def _number(name, text, least, most):
+    try:
+        number = int(text)
+    except ValueError:
+        number = None
+    if number is None or not least <= number <= most:
+        raise RuntimeError(f"REFAPP_{name} must be a whole number from {least} to {most}")
+    return number
 
 
 def _jwt_keys(text):

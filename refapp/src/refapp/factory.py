@@ -5,11 +5,24 @@ import logging
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import api, auth, config, errors, extensions, health, logs, metrics, pages, sales, uploads
+from . import (
+    api,
+    auth,
+    compute,
+    config,
+    errors,
+    extensions,
+    health,
+    logs,
+    metrics,
+    pages,
+    sales,
+    uploads,
+)
 
 log = logging.getLogger(__name__)
 
-BLUEPRINTS = [health.bp, auth.bp, sales.bp, uploads.bp]
+BLUEPRINTS = [health.bp, auth.bp, sales.bp, uploads.bp, compute.bp]
 
 
 def create_app(overrides=None):
@@ -26,6 +39,7 @@ def create_app(overrides=None):
     extensions.init_app(app)
     auth.init_app(app)
     health.init_app(app)
+    compute.init_app(app)
     pages.init_app(app)
     api.init_app(app, BLUEPRINTS)
     if app.debug:
