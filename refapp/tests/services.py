@@ -117,6 +117,8 @@ class Postgres(Process):
             "unix_socket_directories": self.directory,
             "fsync": "off",
             "max_connections": 60,
+            # Counts statements, for tests that must know how many there were.
+            "shared_preload_libraries": "pg_stat_statements",
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         self.command = [binaries / "postgres", "-D", data, *options]

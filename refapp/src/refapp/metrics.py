@@ -24,6 +24,7 @@ SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 TOTALS = Counter("refapp_totals_total", "Totals of sales answered, by where from", ["source"])
+SHARED = Counter("refapp_shared_total", "Results of another's work, by whose", ["where"])
 JOBS = Counter("refapp_computations_total", "Computations, by how they ended", ["outcome"])
 
 
