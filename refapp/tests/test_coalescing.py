@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -161,7 +160,7 @@ def test_a_killed_holder_delays_others_by_its_lease_at_most(servers, queries, so
             eventually(lambda: holder(sold))
             others = [pool.submit(get, web) for web in webs[1:] for _ in range(3)]
             time.sleep(0.2)
-            for pid in workers(webs[0]):
+            for pid in webs[0].workers():
                 os.kill(pid, signal.SIGKILL)
         with pytest.raises(ConnectionError):
             doomed.result()
@@ -171,11 +170,6 @@ def test_a_killed_holder_delays_others_by_its_lease_at_most(servers, queries, so
     assert max(seconds for _, _, seconds in answers) < LEASE + 1
     # The killed one's own query may end as well: nobody has told the database.
     assert queries() - before <= 2
-
-
-def workers(web):
-    text = Path(f"/proc/{web.process.pid}/task/{web.process.pid}/children").read_text()
-    return [int(pid) for pid in text.split()]
 
 
 def test_a_failure_is_shared_with_nobody_else(app):

@@ -1,5 +1,6 @@
 """gunicorn as the units start it, a client that never repeats a request, and a load of those."""
 
+import asyncio
 import json
 import socket
 import subprocess
@@ -66,6 +67,11 @@ class Web:
         self.log.seek(0)
         return self.log.read()
 
+    def workers(self):
+        """Return the pids of the master's children."""
+        pid = self.process.pid
+        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
     def stop(self):
         self.process.terminate()
         return self.process.wait(40)
@@ -106,7 +112,9 @@ class Load:
         self._stop = threading.Event()
         pauses = [0, 0.02, 0.5, 1.5, 2.2, 2.5, 2.7, IDLE]
         self._threads = [
-            threading.Thread(target=self._run, args=(port, pauses[n % len(pauses)], n % 4 == 1))
+            threading.Thread(
+                target=self._run, args=(port, pauses[n % len(pauses)], n % 4 == 1), daemon=True
+            )
             for n in range(24)
         ]
         for thread in self._threads:
@@ -131,3 +139,43 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+
+
+async def hammer(port, path="/whoami", connections=200, seconds=10.0):
+    """Keep every connection busy; return the good bodies, and how many requests failed.
+
+    A request is never repeated; after a failure its connection is opened anew.
+    """
+    end = time.monotonic() + seconds
+    request = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    bodies, failed = [], 0
+
+    async def send(streams):
+        reader, writer = streams
+        writer.write(request)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
+        body = await reader.readexactly(length)
+        if int(head.split()[1]) != 200:
+            raise ConnectionError
+        bodies.append(body)
+        return b"connection: close" not in head
+
+    async def run():
+        nonlocal failed
+        streams = None
+        while time.monotonic() < end:
+            kept = False
+            try:
+                streams = streams or await asyncio.open_connection("127.0.0.1", port)
+                kept = await asyncio.wait_for(send(streams), 10)
+            except (OSError, asyncio.IncompleteReadError, TimeoutError):
+                failed += 1
+            if not kept and streams:
+                streams[1].close()
+                streams = None
+        if streams:
+            streams[1].close()
+
+    await asyncio.gather(*(run() for _ in range(connections)))
+    return bodies, failed

@@ -58,12 +58,14 @@ DEVELOPMENT = {
     "SESSION_COOKIE_SECURE": False,
     "ERRORS_WITH_TRACE": True,
     "STATIC_IMMUTABLE": False,
+    "CRASHABLE": True,
 }
 PRODUCTION = {
     "DEBUG": False,
     "TEMPLATES_AUTO_RELOAD": False,
     "ERRORS_WITH_TRACE": False,
     "STATIC_IMMUTABLE": True,
+    "CRASHABLE": False,
 }
 
 

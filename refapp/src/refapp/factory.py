@@ -10,6 +10,7 @@ from . import (
     auth,
     compute,
     config,
+    crash,
     errors,
     extensions,
     health,
@@ -41,7 +42,7 @@ def create_app(overrides=None):
     health.init_app(app)
     compute.init_app(app)
     pages.init_app(app)
-    api.init_app(app, BLUEPRINTS)
+    api.init_app(app, BLUEPRINTS + ([crash.bp] if app.config["CRASHABLE"] else []))
     if app.debug:
         log.warning("development mode: answers carry traces; never let the world reach this")
     return app
