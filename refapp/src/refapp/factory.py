@@ -16,6 +16,7 @@ from . import (
     health,
     logs,
     metrics,
+    multipart,
     pages,
     sales,
     uploads,
@@ -23,7 +24,7 @@ from . import (
 
 log = logging.getLogger(__name__)
 
-BLUEPRINTS = [health.bp, auth.bp, sales.bp, uploads.bp, compute.bp]
+BLUEPRINTS = [health.bp, auth.bp, sales.bp, uploads.bp, multipart.bp, compute.bp]
 
 
 def create_app(overrides=None):
