@@ -141,13 +141,14 @@ class Load:
             thread.join()
 
 
-async def hammer(port, path="/whoami", connections=200, seconds=10.0):
-    """Keep every connection busy; return the good bodies, and how many requests failed.
+async def hammer(port, path="/whoami", connections=200, seconds=10.0, kept=True):
+    """Keep connections busy, kept or fresh ones; return good bodies, and how many requests failed.
 
     A request is never repeated; after a failure its connection is opened anew.
     """
     end = time.monotonic() + seconds
-    request = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    close = "" if kept else "Connection: close\r\n"
+    request = f"GET {path} HTTP/1.1\r\nHost: x\r\n{close}\r\n".encode()
     bodies, failed = [], 0
 
     async def send(streams):
@@ -165,13 +166,13 @@ async def hammer(port, path="/whoami", connections=200, seconds=10.0):
         nonlocal failed
         streams = None
         while time.monotonic() < end:
-            kept = False
+            again = False
             try:
                 streams = streams or await asyncio.open_connection("127.0.0.1", port)
-                kept = await asyncio.wait_for(send(streams), 10)
+                again = await asyncio.wait_for(send(streams), 10)
             except (OSError, asyncio.IncompleteReadError, TimeoutError):
                 failed += 1
-            if not kept and streams:
+            if not again and streams:
                 streams[1].close()
                 streams = None
         if streams:
