@@ -72,7 +72,8 @@ def test_live_scaling(fleet, master):
     with fleet.load():
         for command, change in (("worker add 2", 2), ("worker remove 2", 0)):
             order(command)
-            eventually(lambda n=len(before) + change: len(workers(fleet, host, master)) == n, 40)
+            wanted = len(before) + change
+            eventually(lambda n=wanted: len(workers(fleet, host, master)) == n, 40)
     assert master(host) == pid, "nothing was restarted"
 
 
