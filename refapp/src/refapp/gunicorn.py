@@ -70,7 +70,9 @@ def child_exit(server, worker):
 
 def post_worker_init(worker):
     """Let what runs for long know that its worker is stopping."""
-    worker.wsgi.extensions["pool"].stopping = lambda: not worker.alive
+    from . import pool
+
+    pool.stopping = lambda: not worker.alive
 
 
 def worker_exit(server, worker):

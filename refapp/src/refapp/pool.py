@@ -21,6 +21,11 @@ from .metrics import JOBS
 BEAT = 1.0  # seconds between two signs of life; the balancer gives up after 3
 
 
+def stopping():
+    """Return whether the worker is about to stop; gunicorn.py replaces this in a worker."""
+    return False
+
+
 class FullError(Exception):
     """Every slot and every place of the queue is taken."""
 
@@ -33,8 +38,6 @@ class Pool:
         self._running = 0
         self._waiting = deque()
         self._lock = threading.Lock()
-        # The server's hook says when it wants to stop.
-        self.stopping = lambda: False
 
     def enter(self, program, task):
         """Return a job for a program and its task, or raise FullError."""
@@ -92,7 +95,7 @@ class Job:
         without one when the socket of the client, if there is one, is closed from its side.
         """
         while not self.admitted.is_set():
-            if self._pool.stopping():
+            if stopping():
                 yield self._end("stopping")
                 return
             if gone(client):

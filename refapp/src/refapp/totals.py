@@ -100,15 +100,15 @@ def store(item, seen, found):
 def forget(item):
     """Make every process forget an item's total; a write calls it between commit and answer."""
     try:
-        bury(item)
+        bury(item, redis.run)
     except AwayError:
         owed.add(item)
 
 
-def bury(item):
+def bury(item, run):
     """Replace the total by a tombstone of its own."""
     grave = TOMBSTONE + uuid.uuid4().hex
-    redis.run(lambda client: client.set(key(item), grave, ex=TOMBSTONE_TTL))
+    run(lambda client: client.set(key(item), grave, ex=TOMBSTONE_TTL))
 
 
 def key(item):
@@ -142,7 +142,7 @@ class Owed:
                 items = dict(self._items)
             for item, until in items.items():
                 try:
-                    bury(item)
+                    bury(item, redis.insist)
                 except AwayError:
                     if time.monotonic() < until:
                         break
