@@ -59,7 +59,11 @@ def test_protected_operations_say_so(client):
         ("post", "/sales"),
         ("post", "/uploads"),
         ("get", "/uploads/{upload_id}"),
+        ("delete", "/uploads/{upload_id}"),
         ("post", "/uploads/{upload_id}/complete"),
+        ("post", "/uploads/multipart"),
+        ("get", "/uploads/{upload_id}/parts"),
+        ("post", "/uploads/{upload_id}/assemble"),
     }
 
 

@@ -15,7 +15,7 @@ bp = Blueprint("compute", __name__, description="CPU-bound work, in processes of
 
 PROGRAM = Path(__file__).with_name("subset_sum.py")
 NUMBER = 10**12
-MATCHES = 10_000  # after which a stream ends; a million numbers can't be asked for, matches can
+MATCHES = 10_000  # after which a stream ends: 64 zeros have 2^64 subsets
 SEND = 5.0  # seconds that a client may take for a line
 RETRY = 5  # seconds; about a quarter of what a computation may take
 
