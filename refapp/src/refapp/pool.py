@@ -109,16 +109,13 @@ class Job:
         for line in self._output(client, deadline):
             yield line
             if line.startswith(b'{"event": "end"'):
-                self._outcome = "complete"
+                if self._outcome == "cancelled":  # the program's own end
+                    self._outcome = "complete"
                 return
             found += line.startswith(b'{"event": "match"')
             if found == limit:
                 yield self._end("limit")
                 return
-        if time.monotonic() >= deadline:
-            yield self._end("time")
-        elif self._process.poll() is not None:
-            yield self._end("failed")
 
     def _start(self):
         self._process = subprocess.Popen(
@@ -129,7 +126,7 @@ class Job:
             self._process.stdin.flush()
 
     def _output(self, client, deadline):
-        """Yield lines until the program, the client or the time ends."""
+        """Yield lines until the program, the client or the time ends, then why if need be."""
         rest = b""
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
@@ -144,11 +141,13 @@ class Job:
                 if self._process.stdout in ready:
                     more = os.read(self._process.stdout.fileno(), 65536)
                     if not more:
+                        yield self._end("failed")
                         return
                     *lines, rest = (rest + more).split(b"\n")
                     yield from (line + b"\n" for line in lines)
                 elif not ready:
                     yield event("running")
+        yield self._end("time")
 
     def _end(self, reason):
         self._outcome = reason
