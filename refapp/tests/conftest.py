@@ -1,8 +1,10 @@
 """Fixtures: services once a session, an application and an empty cache for each test."""
 
+import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,12 +15,12 @@ import psycopg
 import pytest
 import services
 import sqlalchemy as sa
+from web import ROOT, Web
 
 from refapp import logs
 
 pytest_plugins = ["workers"]
 
-ROOT = Path(__file__).resolve().parents[1]
 ADMIN_PASSWORD = "admin-password-of-tests"
 JWT_KEY = "0123456789abcdef0123456789abcdef"
 
@@ -223,3 +225,32 @@ def bearer(login):
 def item():
     """An item that no other test sells."""
     return f"item-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def make_listener():
+    with contextlib.ExitStack() as stack:
+        yield lambda: stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=512))
+
+
+@pytest.fixture
+def listener(make_listener):
+    return make_listener()
+
+
+@pytest.fixture
+def start(environ, listener, directory, request):
+    """Start a gunicorn of a release; it is stopped with the test."""
+    started = []
+
+    def start(release, on=listener, changes=None, **options):
+        here = directory / request.node.name
+        here.mkdir(exist_ok=True)
+        started.append(Web(environ | (changes or {}), on, here, release, **options))
+        return started[-1]
+
+    yield start
+    for web in started:
+        if web.process.poll() is None:
+            web.stop()
+        web.log.close()

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import psycopg
 
@@ -117,6 +117,8 @@ class Postgres(Process):
             "unix_socket_directories": self.directory,
             "fsync": "off",
             "max_connections": 60,
+            # Counts statements, for tests that must know how many there were.
+            "shared_preload_libraries": "pg_stat_statements",
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         self.command = [binaries / "postgres", "-D", data, *options]
@@ -221,30 +223,73 @@ class Cache(Server):
 
 
 class ObjectStore(Server):
-    """Keeps what is PUT to it. Signatures are checked by the real one, in the fleet tests."""
+    """Keeps what is PUT to it, in parts too. The fleet tests see the real one check signatures."""
 
     def __init__(self):
         self.objects = {}
+        self.parts = {}  # (path, upload id) -> {number: bytes}
         self.requests = []
         super().__init__()
 
     def answer(self, request):
-        path = urlsplit(request.path).path
+        path, query = urlsplit(request.path)[2:4]
         self.requests.append((request.command, request.path, dict(request.headers)))
         length = int(request.headers.get("Content-Length") or 0)
         body = request.rfile.read(length)
-        status, answer = 200, b""
-        if request.command == "PUT":
-            self.objects[path] = body
-        elif request.command == "DELETE":
-            status = 204 if self.objects.pop(path, None) is not None else 404
-        elif path.count("/") > 1 and path not in self.objects:
-            status = 404
-        elif request.command == "GET":
-            answer = self.objects[path]
+        query = dict(parse_qsl(query, keep_blank_values=True))
+        if "uploads" in query or "uploadId" in query:
+            status, answer = self._multipart(request.command, path, query, body)
+        else:
+            status, answer = self._object(request.command, path, body)
         request.send_response(status)
         request.send_header("ETag", '"0123456789abcdef"')
         size = len(self.objects.get(path, b"")) if request.command == "HEAD" else len(answer)
         request.send_header("Content-Length", str(size))
         request.end_headers()
         request.wfile.write(answer)
+
+    def _object(self, command, path, body):
+        if command == "PUT":
+            self.objects[path] = body
+        elif command == "DELETE":
+            return 404 if self.objects.pop(path, None) is None else 204, b""
+        elif path.count("/") > 1 and path not in self.objects:
+            return 404, b""
+        return 200, self.objects[path] if command == "GET" else b""
+
+    def _multipart(self, command, path, query, body):
+        if command == "GET" and "uploads" in query:
+            return 200, self._xml(
+                "ListMultipartUploadsResult",
+                [
+                    f"<Upload><Key>{key.split('/', 2)[2]}</Key><UploadId>{id_}</UploadId></Upload>"
+                    for key, id_ in self.parts
+                    if key.split("/", 2)[2].startswith(query["prefix"])
+                ],
+            )
+        if command == "POST" and "uploads" in query:
+            self.parts[path, id_ := f"id-{len(self.requests)}"] = {}
+            return 200, self._xml("R", [f"<UploadId>{id_}</UploadId>"])
+        collected = self.parts.get((path, query["uploadId"]))
+        if collected is None:
+            return 404, b""
+        if command == "PUT":
+            collected[int(query["partNumber"])] = body
+        elif command == "GET":
+            return 200, self._xml(
+                "ListPartsResult",
+                [
+                    f"<Part><PartNumber>{number}</PartNumber><ETag>e{number}</ETag>"
+                    f"<Size>{len(part)}</Size></Part>"
+                    for number, part in sorted(collected.items())
+                ],
+            )
+        else:
+            del self.parts[path, query["uploadId"]]
+            if command == "POST":
+                self.objects[path] = b"".join(part for _, part in sorted(collected.items()))
+        return 200, self._xml("R", []) if command == "POST" else b""
+
+    @staticmethod
+    def _xml(name, items):
+        return f"<{name}>{''.join(items)}</{name}>".encode()

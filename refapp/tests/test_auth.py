@@ -8,7 +8,7 @@ from datetime import timedelta
 import jwt as pyjwt
 import pytest
 from conftest import ADMIN_PASSWORD, JWT_KEY, build
-from web import Web
+from host import Host
 
 
 def header(token):
@@ -133,7 +133,7 @@ def test_keys_are_rotated_without_logging_anybody_out(environ, directory):
 
     def start(*names):
         value = json.dumps({name: keys[name] for name in names})
-        web = Web(directory, environ | {"REFAPP_JWT_KEYS": value}, 1)
+        web = Host(directory, environ | {"REFAPP_JWT_KEYS": value}, 1)
         web.start()
         running.append(web)
         return web

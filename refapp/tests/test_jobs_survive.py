@@ -96,7 +96,7 @@ def test_a_frozen_worker_does_no_harm_when_it_comes_back(work, submit, look, unt
 
 
 def test_a_stopping_worker_finishes_what_it_can(work, submit, until):
-    worker = work(REFAPP_JOB_GRACE="20")
+    worker = work(REFAPP_JOB_GRACE="15")
     job = submit(args={"seconds": 3})
     until("running", job)
     waiting = [submit(args={"seconds": 1}) for _ in range(3)]

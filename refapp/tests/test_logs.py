@@ -12,15 +12,15 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import services
 from conftest import ADMIN_PASSWORD, JWT_KEY, make_environ
+from host import Host
 from refapp.log_queue import DroppingQueueHandler
 from refapp.logs import JSONFormatter
 from refapp.redact import Redactor
-from web import Web
 
 
 @pytest.fixture
 def web(environ, directory):
-    server = Web(directory, environ)
+    server = Host(directory, environ)
     server.start()
     yield server
     if server.process.poll() is None:

@@ -63,12 +63,16 @@ def test_protected_operations_say_so(client):
         ("post", "/sales"),
         ("post", "/uploads"),
         ("get", "/uploads/{upload_id}"),
+        ("delete", "/uploads/{upload_id}"),
         ("post", "/uploads/{upload_id}/complete"),
         ("post", "/jobs"),
         ("get", "/jobs"),
         ("get", "/jobs/{job_id}"),
         ("post", "/jobs/{job_id}/retry"),
         ("get", "/cron"),
+        ("post", "/uploads/multipart"),
+        ("get", "/uploads/{upload_id}/parts"),
+        ("post", "/uploads/{upload_id}/assemble"),
     }
 
 

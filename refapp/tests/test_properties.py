@@ -6,11 +6,11 @@ import pytest
 import requests
 import schemathesis
 from conftest import ADMIN_PASSWORD, make_environ
+from host import Host
 from hypothesis import HealthCheck, settings
 from refapp.config import REQUIRED
 from refapp.factory import create_app
 from schemathesis.specs.openapi.checks import positive_data_acceptance
-from web import Web
 
 PASSWORD = "a long enough one"
 EXAMPLES = 10  # of each way to make them up, an operation
@@ -18,7 +18,7 @@ EXAMPLES = 10  # of each way to make them up, an operation
 
 @pytest.fixture(scope="session")
 def site(session_environ, directory):
-    server = Web(directory, session_environ)
+    server = Host(directory, session_environ)
     server.start()
     yield server
     server.stop()

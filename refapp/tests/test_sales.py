@@ -12,6 +12,7 @@ from conftest import ADMIN_PASSWORD, build
 from refapp.extensions import db, edge, redis
 
 from refapp import db as database_module
+from refapp import edge as module_edge
 from refapp import sales, totals
 
 
@@ -31,6 +32,16 @@ def total(client, item):
     answer = client.get(f"/sales/total?item={item}")
     assert answer.status_code == 200
     return answer.json["count"], answer.json["total"]
+
+
+def sell_unnoticed(sql, item, amount=5):
+    """Record a sale behind the application's back."""
+    sql(
+        "INSERT INTO sales (id, item, amount, user_id)"
+        " SELECT gen_random_uuid(), %s, %s, id FROM users WHERE username = 'admin'",
+        item,
+        amount,
+    )
 
 
 def eventually(check, seconds=3):
@@ -167,11 +178,12 @@ def test_a_frozen_process_keeps_a_key_for_two_seconds_at_most(client, sell, sql,
 
 
 def test_a_total_is_cached_and_forgotten_on_a_write(client, sell, sql, item):
-    assert total(client, item) == (0, 0)
-    sql("INSERT INTO sales (id, item, amount) VALUES (gen_random_uuid(), %s, 5)", item)
-    assert total(client, item) == (0, 0), "cached: nobody told the application"
     sell(item, 1)
-    assert total(client, item) == (2, 6)
+    assert total(client, item) == (1, 1)
+    sell_unnoticed(sql, item)
+    assert total(client, item) == (1, 1), "cached: nobody told the application"
+    sell(item, 1)
+    assert total(client, item) == (3, 7)
     ttl = redis.run(lambda client: client.pttl(totals.key(item)))
     assert 0 < ttl <= totals.TTL * 1000
 
@@ -222,13 +234,41 @@ def test_acknowledged_writes_are_seen_by_everyone_at_once(client, app, sell, ite
 def test_a_repeat_forgets_too(client, sell, item, monkeypatch):
     """The process that recorded the sale died before it could tell Redis."""
     key = uuid.uuid4().hex
+    sell(item, 1)
     total(client, item)
     with monkeypatch.context() as patch:
         patch.setattr(totals, "forget", lambda item: None)
         sell(item, 3, key)
-    assert total(client, item) == (0, 0)
+    assert total(client, item) == (1, 1)
     sell(item, 3, key)
-    assert total(client, item) == (1, 3)
+    assert total(client, item) == (2, 4)
+
+
+def test_what_was_never_sold_is_not_kept(client, sql, item):
+    answer = client.get(f"/sales/total?item={item}")
+    assert (answer.json["count"], answer.headers["Cache-Control"]) == (0, "no-store")
+    sell_unnoticed(sql, item)
+    assert total(client, item) == (1, 5)
+
+
+@pytest.mark.parametrize("way", ["plain", "coalesced"])
+def test_other_ways_keep_nothing(monkeypatch, environ, sell, sql, item, way):
+    client = build(monkeypatch, environ | {"REFAPP_TOTALS": way}).test_client()
+    sell(item, 1)
+    assert total(client, item) == (1, 1)
+    sell_unnoticed(sql, item)
+    answer = client.get(f"/sales/total?item={item}")
+    assert (answer.json["total"], answer.headers["Cache-Control"]) == (6, "no-store")
+
+
+def test_keys_end_at_different_times(client, sell):
+    items = [f"item-{n}" for n in range(1, 21)]
+    for item in items:
+        redis.run(lambda client, item=item: client.delete(totals.key(item)))
+        total(client, item)
+    left = redis.run(lambda client: [client.pttl(totals.key(item)) for item in items])
+    assert totals.TTL * 800 - 2000 < min(left) < max(left) <= totals.TTL * 1000
+    assert max(left) - min(left) > totals.TTL * 50
 
 
 @pytest.mark.parametrize("way", ["stop", "freeze"])
@@ -252,13 +292,31 @@ def test_without_redis_totals_come_from_the_database(client, sell, item, redis_s
 # The edge
 
 
-def test_a_total_says_how_long_it_may_be_kept(client, item):
+def test_a_total_says_how_long_it_may_be_kept(client, sell, item):
+    sell(item)
     answer = client.get(f"/sales/total?item={item}")
     assert answer.headers["Cache-Control"] == sales.EDGE
     for other in (f"item={item}&x=1", f"%69tem={item}", f"item={item.replace('-', '%2d')}"):
         answer = client.get(f"/sales/total?{other}")
         assert answer.status_code in (200, 422)
         assert answer.headers["Cache-Control"] == "no-store", "a purge would not find it"
+
+
+def test_a_total_that_took_long_is_not_for_the_edge(client, sell, item, monkeypatch):
+    """Summed before a write, it could arrive after the last purge."""
+    sell(item)
+    query = totals.query
+
+    def slow_query(wanted):
+        found = query(wanted)
+        time.sleep(module_edge.SECOND)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(totals, "query", slow_query)
+        answer = client.get(sales.total_path(item))
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert client.get(sales.total_path(item)).headers["Cache-Control"] == sales.EDGE
 
 
 def test_errors_are_not_kept(client):

@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 from conftest import ADMIN_PASSWORD, build
-from web import Web
+from host import Host
 
 NAME = "__Host-session"
 HTTPS = {"base_url": "https://site.example"}
@@ -253,7 +253,7 @@ def test_redis_lost_between_reading_and_writing(browser, app, redis_server):
 def test_real_processes_alternately(environ, directory, redis_server):
     """Two gunicorns, each with workers of its own, and a client that goes round."""
     webs = [
-        Web(directory, environ | {"APP_HOST": host, "APP_ENV": "development"})
+        Host(directory, environ | {"APP_HOST": host, "APP_ENV": "development"})
         for host in ("app1", "app2")
     ]
     import requests

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import services
 from conftest import ADMIN_PASSWORD, make_database, make_environ, migrate
-from web import Web
+from host import Host
 
 READ = "/sales?idempotency_key=nothing"
 
@@ -34,7 +34,7 @@ def start(session_environ, late, directory):
 
     def start():
         environ = session_environ | {"REFAPP_DATABASE_URL": late.database}
-        started.append(Web(directory, environ))
+        started.append(Host(directory, environ))
         started[-1].start()
         return started[-1]
 

@@ -31,6 +31,9 @@ def test_refuses_to_start_without(name):
         ("REFAPP_REDIS_SENTINELS", "redis1"),
         ("REFAPP_DATABASE_POOL", "many"),
         ("REFAPP_JOB_GRACE", "long"),
+        ("REFAPP_JOB_GRACE", "16"),
+        ("REFAPP_CPU_SECONDS", "0"),
+        ("REFAPP_TOTALS", "guessed"),
     ],
 )
 def test_refuses_a_wrong(name, value):

@@ -23,13 +23,25 @@ OPTIONAL = {
     "S3_BUCKET": "refapp-uploads",
     "S3_REGION": "us-east-1",
     "PURGE_URLS": "",
+    "TOTALS": "cached",
+}
+
+# Whole numbers: (what they are unless set, the least, the most).
+NUMBERS = {
     # Connections a worker keeps: workers x hosts x 2 (a deploy runs two releases) x this
     # must stay below PostgreSQL's max_connections.
-    "DATABASE_POOL": "4",
-    # Seconds that a stopping worker gives its jobs to end; the unit must give it more.
-    "JOB_GRACE": "10",
+    "DATABASE_POOL": (4, 1, 100),
+    # Seconds that a stopping worker gives its jobs to end; the unit gives it 20 in all.
+    "JOB_GRACE": (10, 0, 15),
+    # Computations at once, 0 for one a core; how many wait; seconds that each may take, less
+    # than gunicorn's graceful_timeout so that a stop can wait for them.
+    "CPU_SLOTS": (0, 0, 24),
+    "CPU_QUEUE": (8, 0, 24),
+    "CPU_SECONDS": (20, 1, 20),
 }
-NUMBERS = ("DATABASE_POOL", "JOB_GRACE")
+
+# How a total of sales is found: see totals.py.
+WAYS = ("plain", "coalesced", "cached")
 
 DEFAULTS = {
     "MAX_CONTENT_LENGTH": 64 * 1024,
@@ -48,6 +60,7 @@ DEVELOPMENT = {
     "SESSION_COOKIE_SECURE": False,
     "ERRORS_WITH_TRACE": True,
     "STATIC_IMMUTABLE": False,
+    "CRASHABLE": True,
 }
 PRODUCTION = {
     "DEBUG": False,
@@ -57,6 +70,7 @@ PRODUCTION = {
     "SESSION_COOKIE_SECURE": True,
     "ERRORS_WITH_TRACE": False,
     "STATIC_IMMUTABLE": True,
+    "CRASHABLE": False,
 }
 
 
@@ -69,6 +83,7 @@ def load(environ=os.environ, overrides=None):
     config["HOST"] = environ.get("APP_HOST") or socket.gethostname()
     config["RELEASE"] = environ.get("APP_RELEASE") or "development"
     config["PROCESS"] = environ.get("APP_PROCESS") or "web"
+    config["WORKERS"] = int(environ.get("WEB_CONCURRENCY") or 1)
     # Told apart in logs and in whoami even when two processes get the same pid number.
     config["INSTANCE"] = secrets.token_hex(4)
 
@@ -78,17 +93,27 @@ def load(environ=os.environ, overrides=None):
             raise RuntimeError(f"REFAPP_{name} is not set")
     for name, default in OPTIONAL.items():
         config[name] = environ.get(f"REFAPP_{name}") or default
-    config.update(overrides)
+    for name, (default, least, most) in NUMBERS.items():
+        given = environ.get(f"REFAPP_{name}") or default
+        config[name] = _number(name, overrides.get(name, given), least, most)
+    config.update({k: v for k, v in overrides.items() if k not in NUMBERS})
 
     config["JWT_KEYS"] = _jwt_keys(config["JWT_KEYS"])
     config["REDIS_SENTINELS"] = _addresses(config["REDIS_SENTINELS"])
     config["PURGE_URLS"] = [url.strip() for url in config["PURGE_URLS"].split(",") if url.strip()]
-    for name in NUMBERS:
-        try:
-            config[name] = int(config[name])
-        except ValueError:
-            raise RuntimeError(f"REFAPP_{name} must be a whole number") from None
+    if config["TOTALS"] not in WAYS:
+        raise RuntimeError(f"REFAPP_TOTALS must be one of: {', '.join(WAYS)}")
     return config
+
+
+def _number(name, text, least, most):
+    try:
+        number = int(text)
+    except ValueError:
+        number = None
+    if number is None or not least <= number <= most:
+        raise RuntimeError(f"REFAPP_{name} must be a whole number from {least} to {most}")
+    return number
 
 
 def _jwt_keys(text):

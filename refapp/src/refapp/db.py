@@ -68,6 +68,11 @@ class Database:
         self._places = threading.BoundedSemaphore(WAITERS)
         app.extensions["database"] = self
 
+    @property
+    def failing(self):
+        """Whether the last attempt found the database away."""
+        return self._failing
+
     def run(self, work, idempotent=False):
         """Return work(session), run in a transaction.
 

@@ -9,13 +9,16 @@ from . import (
     account,
     api,
     auth,
+    compute,
     config,
+    crash,
     csrf,
     errors,
     extensions,
     health,
     logs,
     metrics,
+    multipart,
     pages,
     sales,
     sessions,
@@ -32,6 +35,8 @@ BLUEPRINTS = [
     auth.bp,
     sales.bp,
     uploads.bp,
+    multipart.bp,
+    compute.bp,
     users.bp,
     account.scripts,
     jobs.bp,
@@ -54,9 +59,10 @@ def create_app(overrides=None):
     auth.init_app(app)
     health.init_app(app)
     csrf.init_app(app)
+    compute.init_app(app)
     pages.init_app(app)
     app.register_blueprint(account.bp)
-    api.init_app(app, BLUEPRINTS)
+    api.init_app(app, BLUEPRINTS + ([crash.bp] if app.config["CRASHABLE"] else []))
     sessions.init_app(app)
     if app.debug:
         log.warning("development mode: answers carry traces; never let the world reach this")

@@ -21,6 +21,8 @@ control_socket = os.path.join(_runtime or _metrics, f"{_name}.ctl")
 
 worker_class = "gthread"
 workers = int(os.environ.get("WEB_CONCURRENCY") or len(os.sched_getaffinity(0)))
+# Told to the workers, who share what the host has.
+os.environ["WEB_CONCURRENCY"] = str(workers)
 threads = 16
 
 # Longer than the balancers keep an idle connection (3 s): the side that sends requests must
@@ -65,6 +67,13 @@ def child_exit(server, worker):
     from prometheus_client import multiprocess
 
     multiprocess.mark_process_dead(worker.pid)
+
+
+def post_worker_init(worker):
+    """Let what runs for long know that its worker is stopping."""
+    from . import pool
+
+    pool.stopping = lambda: not worker.alive
 
 
 def worker_exit(server, worker):

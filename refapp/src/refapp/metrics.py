@@ -29,6 +29,8 @@ DROPPED = Counter("refapp_log_records_dropped_total", "Log records that nobody t
 # Figures of the fleet that any process can tell; the others are this host's.
 FLEET = CollectorRegistry()
 TOTALS = Counter("refapp_totals_total", "Totals of sales answered, by where from", ["source"])
+SHARED = Counter("refapp_shared_total", "Results of another's work, by whose", ["where"])
+JOBS = Counter("refapp_computations_total", "Computations, by how they ended", ["outcome"])
 
 
 def init_app(app):

@@ -43,6 +43,10 @@ class Redis:
         """Return command(client), or raise AwayError when Redis fails, or did a moment ago."""
         if time.monotonic() < self._rest_until:
             raise AwayError
+        return self.insist(command)
+
+    def insist(self, command):
+        """Do the same for who can wait: ask even if Redis failed a moment ago."""
         try:
             return command(self._client)
         except RedisError as error:

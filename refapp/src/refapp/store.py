@@ -61,24 +61,70 @@ class Store:
         """Raise unless the bucket is there and ours."""
         self._client("S3_ENDPOINT").head_bucket(Bucket=self.bucket)
 
-    def head(self, key):
-        """Return size and etag of an object, or None when there is none."""
+    def _ask(self, operation, **params):
+        """Return the store's answer, or None when there is no such thing; raise StoreAway."""
         try:
-            answer = self._client("S3_ENDPOINT").head_object(Bucket=self.bucket, Key=key)
+            return getattr(self._client("S3_ENDPOINT"), operation)(Bucket=self.bucket, **params)
         except ClientError as error:
             if error.response["ResponseMetadata"].get("HTTPStatusCode") == 404:
                 return None
             raise StoreAway from error
         except BotoCoreError as error:
             raise StoreAway from error
-        return {"size": answer["ContentLength"], "etag": answer["ETag"].strip('"')}
 
-    def delete(self, key):
-        """Delete an object; one that is not there is deleted already."""
-        try:
-            self._client("S3_ENDPOINT").delete_object(Bucket=self.bucket, Key=key)
-        except (ClientError, BotoCoreError) as error:
-            raise StoreAway from error
+    def head(self, key):
+        """Return size and etag of an object, or None when there is none."""
+        answer = self._ask("head_object", Key=key)
+        return answer and {"size": answer["ContentLength"], "etag": answer["ETag"].strip('"')}
+
+    def discard(self, key):
+        """Leave nothing of a key: neither an object nor parts of one."""
+        found = self._ask("list_multipart_uploads", Prefix=key) or {}
+        for upload in found.get("Uploads", []):
+            if upload["Key"] == key:
+                self.abort(key, upload["UploadId"])
+        self._ask("delete_object", Key=key)
+
+    def start(self, key, content_type):
+        """Return the id under which an object's parts are collected."""
+        answer = self._ask("create_multipart_upload", Key=key, ContentType=content_type)
+        if answer is None:  # no bucket
+            raise StoreAway
+        return answer["UploadId"]
+
+    def abort(self, key, parts_id):
+        """Drop the parts that were collected."""
+        self._ask("abort_multipart_upload", Key=key, UploadId=parts_id)
+
+    def parts(self, key, parts_id):
+        """Return the collected parts by number, or None when the id is not known (any more)."""
+        found, marker = {}, 0
+        while True:
+            answer = self._ask(
+                "list_parts", Key=key, UploadId=parts_id, PartNumberMarker=marker, MaxParts=1000
+            )
+            if answer is None:
+                return None
+            found |= {part["PartNumber"]: part for part in answer.get("Parts", [])}
+            if not answer.get("IsTruncated"):
+                return found
+            marker = answer["NextPartNumberMarker"]
+
+    def assemble(self, key, parts_id, parts):
+        """Make an object of its parts; nothing happens when that was done before."""
+        listed = [{"PartNumber": n, "ETag": parts[n]["ETag"]} for n in sorted(parts)]
+        self._ask(
+            "complete_multipart_upload",
+            Key=key,
+            UploadId=parts_id,
+            MultipartUpload={"Parts": listed},
+        )
+
+    def part_url(self, key, parts_id, number, size):
+        """Return an address that takes one part of exactly this size."""
+        return self._sign(
+            "upload_part", Key=key, UploadId=parts_id, PartNumber=number, ContentLength=size
+        )
 
     def put_url(self, key, content_type, size):
         """Return an address that takes one PUT of exactly this type and size."""

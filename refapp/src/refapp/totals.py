@@ -1,8 +1,13 @@
-"""The cached sum of an item's sales.
+"""The sum of an item's sales, found in one of three ways: plain, coalesced or cached.
+
+`plain` asks the database each time. `coalesced` lets those who ask at the same time share one
+query. `cached`, the default, keeps the result in Redis as well.
 
 A key holds a total, or a tombstone that a write left, or nothing. A reader that missed stores
 its total only if the key is still as it was when it missed: one that summed before a write
-was committed finds the write's tombstone, or what another reader stored after it.
+was committed finds the write's tombstone, or what another reader stored after it. For the same
+reason readers share a query only if they saw the same tombstone. What was never sold is not
+kept: anyone can think of more items than Redis can hold.
 """
 
 import contextlib
@@ -14,6 +19,7 @@ import uuid
 
 import sqlalchemy as sa
 
+from .coalesce import flights
 from .extensions import db, redis
 from .metrics import TOTALS
 from .models import Sale
@@ -30,25 +36,53 @@ return 1
 """
 
 
-def get(item):
-    """Return the total of an item, from Redis while it can answer."""
-    seen = None
+def get(item, way="cached"):
+    """Return the total of an item; without Redis a process still shares its queries."""
+    if way == "plain":
+        return query(item)
     try:
-        seen = redis.run(lambda client: client.get(key(item))) or ""
-        if seen and not seen.startswith(TOMBSTONE):
-            TOTALS.labels("cache").inc()
-            return json.loads(seen)
+        seen = look(item)
     except AwayError:
-        pass
-    TOTALS.labels("database").inc()
+        seen = None
+    if way == "cached" and is_total(seen):
+        TOTALS.labels("cache").inc()
+        return json.loads(seen)
+    work = fill if way == "cached" and seen is not None else query
+    if db.failing:
+        # The database limits how many threads may wait for it; here they all would.
+        return work(item)
+    version = "" if is_total(seen) else seen
+    return flights.share(f"{way}:{item}:{version}", lambda: work(item))
+
+
+def look(item):
+    """Return what the key of an item holds, "" for nothing."""
+    return redis.run(lambda client: client.get(key(item))) or ""
+
+
+def is_total(seen):
+    """Return whether a key's content is a total."""
+    return bool(seen) and not seen.startswith(TOMBSTONE)
+
+
+def fill(item):
+    """Return the total of an item, and keep it."""
+    try:
+        seen = look(item)
+    except AwayError:
+        return query(item)
+    # Another one may have filled it since this one looked.
+    if is_total(seen):
+        return json.loads(seen)
     found = query(item)
-    if seen is not None:
+    if found["count"]:
         store(item, seen, found)
     return found
 
 
 def query(item):
     """Return the total of an item from the database."""
+    TOTALS.labels("database").inc()
     wanted = sa.select(
         sa.func.count().label("count"), sa.func.coalesce(sa.func.sum(Sale.amount), 0).label("total")
     ).where(Sale.item == item)
@@ -66,15 +100,15 @@ def store(item, seen, found):
 def forget(item):
     """Make every process forget an item's total; a write calls it between commit and answer."""
     try:
-        bury(item)
+        bury(item, redis.run)
     except AwayError:
         owed.add(item)
 
 
-def bury(item):
+def bury(item, run):
     """Replace the total by a tombstone of its own."""
     grave = TOMBSTONE + uuid.uuid4().hex
-    redis.run(lambda client: client.set(key(item), grave, ex=TOMBSTONE_TTL))
+    run(lambda client: client.set(key(item), grave, ex=TOMBSTONE_TTL))
 
 
 def key(item):
@@ -108,7 +142,7 @@ class Owed:
                 items = dict(self._items)
             for item, until in items.items():
                 try:
-                    bury(item)
+                    bury(item, redis.insist)
                 except AwayError:
                     if time.monotonic() < until:
                         break

@@ -1,6 +1,7 @@
 """Uploads: clients send bytes straight to the object store; the database keeps the address."""
 
 import uuid
+from datetime import timedelta
 
 import sqlalchemy as sa
 from flask import current_app
@@ -15,6 +16,10 @@ from .fields import Text, Whole
 from .models import Upload, now
 
 bp = Blueprint("uploads", __name__, description="Files in the object store")
+
+# After so long a file that was announced is neither signed for nor confirmed any more, so that
+# orphans.py can sweep it: nobody else will touch it.
+PENDING = timedelta(days=1)
 
 # No slashes, no control characters.
 FILENAME = Text(r"^[^/\\\x00-\x1f\x7f]+\Z")
@@ -80,7 +85,7 @@ def never_stored(response):
 @bp.arguments(idempotency.Header, location="headers")
 @bp.arguments(UploadIn)
 @bp.response(201, UploadCreated)
-@bp.problems(400, 413, 415, 422, 503)
+@bp.problems(400, 410, 413, 415, 422, 503)
 def create(header, given):
     """Announce a file; the answer says how to send it, then POST to `/uploads/<id>/complete`."""
     user = user_id()
@@ -96,9 +101,9 @@ def create(header, given):
             session, user, header["key"], print_, record, {"id": str(upload_id)}
         )
         # Only the id is kept for a repeat: its address is signed anew, the first may be old.
-        return session.get_one(Upload, uuid.UUID(answer["id"]))
+        return session.get(Upload, uuid.UUID(answer["id"]))
 
-    upload = db.run(work, idempotent=header["key"] is not None)
+    upload = pending(db.run(work, idempotent=header["key"] is not None))
     put = {
         "url": store.put_url(upload.object_key, upload.content_type, upload.size),
         "headers": {"Content-Type": upload.content_type},
@@ -119,24 +124,49 @@ def show(upload_id):
 @bp.route("/uploads/<uuid:upload_id>/complete", methods=["POST"])
 @protected
 @bp.response(200, UploadOut)
-@bp.problems(404, 409, 503)
+@bp.problems(404, 409, 410, 503)
 def complete(upload_id):
     """Confirm that the file has arrived; may be repeated."""
-    upload = own(upload_id)
+    upload = pending(own(upload_id))
     if upload.completed_at is None:
-        found = store.head(upload.object_key)
-        if found is None:
-            abort(409, message="The object store does not have the file yet.")
-        if found["size"] != upload.size:
-            abort(409, message=f"The file has {found['size']} bytes, not {upload.size}.")
-        change = (
-            sa.update(Upload)
-            .where(Upload.id == upload_id, Upload.completed_at.is_(None))
-            .values(completed_at=now(), etag=found["etag"])
-        )
-        db.run(lambda session: session.execute(change), idempotent=True)
-        upload = own(upload_id)
+        upload = confirmed(upload)
     return described(upload)
+
+
+@bp.route("/uploads/<uuid:upload_id>", methods=["DELETE"])
+@protected
+@bp.response(204)
+@bp.problems(404, 503)
+def remove(upload_id):
+    """Remove a file, or give up one that was announced, parts of it included."""
+    upload = own(upload_id)
+    # The address goes last: without it nobody would find what is left.
+    store.discard(upload.object_key)
+    gone = sa.delete(Upload).where(Upload.id == upload_id)
+    db.run(lambda session: session.execute(gone), idempotent=True)
+
+
+def confirmed(upload):
+    """Return an upload as complete, or end the request with 409 if the store has it not so."""
+    found = store.head(upload.object_key)
+    if found is None:
+        abort(409, message="The object store does not have the file yet.")
+    if found["size"] != upload.size:
+        abort(409, message=f"The file has {found['size']} bytes, not {upload.size}.")
+    change = (
+        sa.update(Upload)
+        .where(Upload.id == upload.id, Upload.completed_at.is_(None))
+        .values(completed_at=now(), etag=found["etag"])
+    )
+    db.run(lambda session: session.execute(change), idempotent=True)
+    return own(upload.id)
+
+
+def pending(upload):
+    """Return an upload that is complete or may still become so, else end the request with 410."""
+    if upload is None or (upload.completed_at is None and upload.created_at < now() - PENDING):
+        abort(410, message="The file was not sent in time. Announce it anew.")
+    return upload
 
 
 def own(upload_id):

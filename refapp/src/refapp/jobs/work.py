@@ -10,7 +10,8 @@ from marshmallow import Schema, fields, validate
 
 from .. import totals
 from ..extensions import db, edge, store
-from ..models import CronTick, Job, Sale, Upload, now
+from ..models import CronTick, Job, Sale, now
+from ..orphans import sweep_orphans
 from ..sales import SaleIn, total_path
 from .kinds import KINDS, JobError, kind
 
@@ -117,17 +118,10 @@ def pulse(run):
 
 @kind("sweep-uploads", NoArgs, requested=False, time_limit=300)
 def sweep_uploads(run):
-    """Delete what was announced a day ago and never confirmed, file first, so that none is lost."""
-    # Its address could be used for 15 minutes; a slow upload has ended long since, too.
-    late = now() - timedelta(days=1)
-    pending = sa.and_(Upload.completed_at.is_(None), Upload.created_at < late)
+    """Remove what was announced a day ago and never confirmed, batch by batch."""
     swept = 0
-    while rows := read(sa.select(Upload.id, Upload.object_key).where(pending).limit(BATCH)):
-        for upload in rows:
-            store.delete(upload.object_key)
-            gone = sa.delete(Upload).where(Upload.id == upload.id, pending)
-            db.run(lambda session, gone=gone: session.execute(gone), idempotent=True)
-        swept += len(rows)
+    while count := db.run(lambda session: sweep_orphans(session, store), idempotent=True):
+        swept += count
         run.progress(swept, swept, f"{swept} swept")
     return {"swept": swept}
 

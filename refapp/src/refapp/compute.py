@@ -1,0 +1,101 @@
+"""Subset sum: a computation that would hold a worker for seconds, so none does it itself."""
+
+import json
+import os
+from pathlib import Path
+
+from flask import Response, current_app, request
+from marshmallow import Schema, ValidationError, fields, validate
+from werkzeug.exceptions import TooManyRequests
+
+from .api import Blueprint
+from .pool import FullError, Pool
+
+bp = Blueprint("compute", __name__, description="CPU-bound work, in processes of its own")
+
+PROGRAM = Path(__file__).with_name("subset_sum.py")
+NUMBER = 10**12
+MATCHES = 10_000  # after which a stream ends: 64 zeros have 2^64 subsets
+SEND = 5.0  # seconds that a client may take for a line
+RETRY = 5  # seconds; about a quarter of what a computation may take
+
+
+class Numbers(fields.Field):
+    """A JSON list of whole numbers, as text."""
+
+    def _deserialize(self, value, attr, data, **kwargs):
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValidationError("Not JSON.") from None
+        if not isinstance(found, list):
+            raise ValidationError("Not a list.")
+        if any(type(n) is not int or abs(n) > NUMBER for n in found):
+            raise ValidationError(f"Whole numbers from -{NUMBER} to {NUMBER} only.")
+        return found
+
+
+class Task(Schema):
+    """Which numbers, and what some of them are to add up to."""
+
+    data = Numbers(
+        required=True,
+        validate=validate.Length(1, 64),
+        metadata={
+            "type": "string",
+            "description": "A JSON list of 1 to 64 whole numbers.",
+            "example": "[1,2,-3,4]",
+        },
+    )
+    sum = fields.Integer(required=True, validate=validate.Range(-NUMBER * 64, NUMBER * 64))
+
+
+class Line(Schema):
+    """A line of the stream. A stream without a line of `end` was cut off."""
+
+    event = fields.String(
+        required=True, validate=validate.OneOf(["waiting", "running", "match", "end"])
+    )
+    subset = fields.List(fields.Integer(), metadata={"description": "With `match`."})
+    reason = fields.String(
+        validate=validate.OneOf(["complete", "limit", "time", "stopping", "failed"]),
+        metadata={"description": "With `end`; `stopping`: ask again, another process answers."},
+    )
+    matches = fields.Integer()
+    steps = fields.Integer()
+
+
+def init_app(app):
+    """Make the pool of this process: a slot a core, shared among the workers of the host."""
+    config = app.config
+    cores = len(os.sched_getaffinity(0))
+    slots = config["CPU_SLOTS"] or max(1, cores // config["WORKERS"])
+    app.extensions["pool"] = Pool(slots, config["CPU_QUEUE"], config["CPU_SECONDS"])
+
+
+@bp.after_request
+def never_stored(response):
+    """Streams stay out of every cache."""
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@bp.route("/subset-sum")
+@bp.arguments(Task, location="query")
+@bp.response(200, Line, content_type="application/x-ndjson")
+@bp.problems(422, 429)
+def subset_sum(task):
+    """Stream the subsets of `data` that add up to `sum`, as they are found, in JSON lines."""
+    try:
+        job = current_app.extensions["pool"].enter(PROGRAM, task)
+    except FullError:
+        raise TooManyRequests("Every process is busy.", retry_after=RETRY) from None
+    client = request.environ.get("gunicorn.socket")
+    if client:
+        # A client that stops reading must not keep its slot.
+        client.settimeout(SEND)
+    response = Response(job.lines(MATCHES, client), mimetype="application/x-ndjson")
+    # Called even if the stream is never read, as for HEAD.
+    response.call_on_close(job.close)
+    response.headers["X-Accel-Buffering"] = "no"
+    return response

@@ -1,0 +1,36 @@
+"""Files that were announced and never confirmed; a job sweeps them."""
+
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from .models import Upload, now
+from .uploads import PENDING
+
+# Addresses signed just before the end of PENDING must have expired, hosts' clocks may differ.
+MARGIN = timedelta(hours=1)
+BATCH = 500
+
+
+def sweep_orphans(session, store, older_than=PENDING + MARGIN):
+    """Remove uploads pending for longer than `older_than` (a timedelta); return how many.
+
+    At most BATCH at once, oldest first. Commits each one by itself: no transaction stays open
+    while the store works, and a sweep that dies, or runs twice, leaves nothing half done.
+    Raises ValueError for a time in which clients may still send, StoreAway when the store is.
+    """
+    if older_than < PENDING + MARGIN:
+        raise ValueError(f"older_than must be at least {PENDING + MARGIN}")
+    old = sa.select(Upload.id, Upload.object_key).where(
+        Upload.completed_at.is_(None), Upload.created_at < now() - older_than
+    )
+    found = session.execute(old.order_by(Upload.created_at).limit(BATCH)).all()
+    session.commit()
+    swept = 0
+    for upload_id, key in found:
+        # The row goes last: without it nobody would find what is left.
+        store.discard(key)
+        gone = sa.delete(Upload).where(Upload.id == upload_id, Upload.completed_at.is_(None))
+        swept += len(session.execute(gone.returning(Upload.id)).all())
+        session.commit()
+    return swept

@@ -1,0 +1,186 @@
+"""Work that is shared, bounded or kept off the app: totals, subset sums, files."""
+
+import json
+import re
+import secrets
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+from tests.fleet.support import eventually
+
+# No even numbers add up to an odd one, and it takes minutes to find out.
+ENDLESS = {"data": json.dumps(list(range(2, 82, 2))), "sum": 801}
+MIB = 1024**2
+
+
+@pytest.fixture(scope="module")
+def client(fleet):
+    with fleet.session() as session:
+        session.headers["Authorization"] = f"Bearer {fleet.login()['access_token']}"
+        yield session
+
+
+def queries(fleet):
+    """Sum what the app hosts say of their queries for totals."""
+    count = 0.0
+    for host in fleet.groups["app"]:
+        text = fleet.ssh(host, "curl -fsS http://127.0.0.1:8000/metrics")
+        pattern = r'^refapp_totals_total\{source="database"\} (\S+)$'
+        count += sum(float(n) for n in re.findall(pattern, text, re.M))
+    return count
+
+
+def test_500_requests_on_a_cold_cache_cost_one_query(fleet, client):
+    item = f"cold-{secrets.token_hex(6)}"
+    body = {"item": item, "amount": 5}
+    assert client.post(f"{fleet.url}/sales", json=body, timeout=10).status_code == 201
+    before = queries(fleet)
+    # With a token: the caches in front leave such a request to the app.
+    headers = {"Authorization": client.headers["Authorization"]}
+
+    def ask(_):
+        return fleet.get(f"/sales/total?item={item}", headers=headers, timeout=20).json()["total"]
+
+    with ThreadPoolExecutor(100) as pool:
+        assert set(pool.map(ask, range(500))) == {5}
+    assert queries(fleet) - before == 1
+
+
+def test_no_total_is_old_a_second_after_a_write(fleet, client):
+    item = f"fresh-{secrets.token_hex(6)}"
+    for count in range(1, 11):
+        body = {"item": item, "amount": 1}
+        assert client.post(f"{fleet.url}/sales", json=body, timeout=10).status_code == 201
+        fleet.get(f"/sales/total?item={item}")  # fills every cache on the way
+        time.sleep(1)
+        assert fleet.get(f"/sales/total?item={item}").json()["total"] == count
+
+
+def compute(fleet, session, task):
+    return session.get(f"{fleet.url}/subset-sum", params=task, stream=True, timeout=20)
+
+
+def computing(fleet):
+    """Count the programs that run on the app hosts."""
+    return sum(
+        int(fleet.ssh(host, "pgrep -fc '[s]ubset_sum.py' || true")) for host in fleet.groups["app"]
+    )
+
+
+def test_matches_come_through_the_balancer_as_they_are_found(fleet):
+    task = {**ENDLESS, "data": json.dumps([*range(2, 82, 2), 801])}
+    with fleet.session() as session:
+        answer = compute(fleet, session, task)
+        began, lines = time.monotonic(), answer.iter_lines()
+        while json.loads(next(lines))["event"] != "running":
+            assert time.monotonic() - began < 5
+        assert answer.headers["Content-Type"] == "application/x-ndjson"
+        answer.close()
+        small = compute(fleet, session, {"data": "[1,2,3,-3]", "sum": 3})
+        events = [json.loads(line) for line in small.iter_lines()]
+    assert events[-1]["event"] == "end"
+    assert events[-1]["matches"] == 3
+    eventually(lambda: computing(fleet) == 0, 10)
+
+
+def test_a_full_pool_says_when_to_come_back(fleet):
+    with ExitStack() as stack:
+        statuses = []
+        for _ in range(30 * len(fleet.groups["app"])):
+            answer = stack.enter_context(compute(fleet, stack.enter_context(fleet.session()),
+                                                 ENDLESS))  # fmt: skip
+            statuses.append(answer.status_code)
+            if statuses[-1] == 429:
+                assert int(answer.headers["Retry-After"]) > 0
+                break
+        assert statuses[-1] == 429, "the pools have no end"
+        assert set(statuses[:-1]) == {200}
+    eventually(lambda: computing(fleet) == 0, 20)
+
+
+def p99(session, fleet, requests=200):
+    times = []
+    for _ in range(requests):
+        began = time.perf_counter()
+        assert session.get(f"{fleet.url}/livez", timeout=10).status_code == 200
+        times.append(time.perf_counter() - began)
+    return statistics.quantiles(times, n=100)[98]
+
+
+def test_livez_stays_quick_while_eight_compute(fleet):
+    """Rounds with and without take turns, so that a noisy neighbour disturbs both alike."""
+    idle, busy = [], []
+    with fleet.session() as session:
+        for _ in range(7):
+            idle.append(p99(session, fleet))
+            with ExitStack() as stack:
+                for _ in range(8):
+                    stack.enter_context(compute(fleet, stack.enter_context(fleet.session()),
+                                                ENDLESS))  # fmt: skip
+                eventually(lambda: computing(fleet) == 8, 10)
+                busy.append(p99(session, fleet))
+            eventually(lambda: computing(fleet) == 0, 20)
+    print(f"p99: idle {statistics.median(idle):.4f} s, busy {statistics.median(busy):.4f} s")
+    assert statistics.median(busy) <= 3 * statistics.median(idle)
+
+
+def test_the_store_takes_the_announced_size_and_type_only(fleet, client):
+    body = {"filename": "a.txt", "content_type": "text/plain", "size": 10}
+    made = client.post(f"{fleet.url}/uploads", json=body, timeout=10).json()
+    url = made["upload"]["url"]
+    with fleet.session() as anonymous:
+        for content, kind in ((b"x" * 11, "text/plain"), (b"x" * 9, "text/plain"),
+                              (b"x" * 10, "text/html")):  # fmt: skip
+            sent = anonymous.put(url, data=content, headers={"Content-Type": kind}, timeout=20)
+            assert sent.status_code in (400, 403), sent.text
+    one = f"{fleet.url}/uploads/{made['id']}"
+    assert client.post(f"{one}/complete", timeout=10).status_code == 409
+    assert client.delete(one, timeout=10).status_code == 204
+
+
+def large(fleet, client, size):
+    body = {"filename": "film.mp4", "content_type": "video/mp4", "size": size}
+    made = client.post(f"{fleet.url}/uploads/multipart", json=body, timeout=10)
+    assert made.status_code == 201, made.text
+    one = f"{fleet.url}/uploads/{made.json()['id']}"
+    id_ = {"parts_id": made.json()["multipart"]["parts_id"]}
+    parts = client.get(f"{one}/parts", params=id_, timeout=10)
+    assert parts.status_code == 200, parts.text
+    return one, id_, parts.json()["parts"]
+
+
+def test_a_large_file_goes_to_the_store_in_parts(fleet, client):
+    content = secrets.token_bytes(17 * MIB)
+    one, id_, parts = large(fleet, client, len(content))
+    assert [part["size"] for part in parts] == [16 * MIB, MIB]
+    with fleet.session() as anonymous:
+        short = anonymous.put(parts[1]["url"], data=b"x" * (MIB - 1), timeout=30)
+        assert short.status_code in (400, 403)
+        assert client.post(f"{one}/assemble", json=id_, timeout=10).status_code == 409
+        for part, data in zip(parts, (content[: 16 * MIB], content[16 * MIB :]), strict=True):
+            sent = anonymous.put(part["url"], data=data, timeout=60)
+            assert sent.status_code == 200, sent.text
+        done = client.post(f"{one}/assemble", json=id_, timeout=20)
+        assert done.status_code == 200, done.text
+        assert anonymous.get(done.json()["get_url"], timeout=60).content == content
+    assert client.delete(one, timeout=20).status_code == 204
+
+
+def test_a_large_file_that_is_given_up_leaves_nothing(fleet, client):
+    one, id_, parts = large(fleet, client, 17 * MIB)
+    assert client.delete(one, timeout=20).status_code == 204
+    with fleet.session() as anonymous:
+        assert anonymous.put(parts[1]["url"], data=b"x" * MIB, timeout=30).status_code == 404
+    assert client.get(f"{one}/parts", params=id_, timeout=10).status_code == 404
+
+
+def test_no_file_is_kept_on_an_app_host(fleet):
+    for host in fleet.groups["app"]:
+        assert (
+            fleet.ssh(host, "find /srv/refapp/shared /tmp /var/tmp -xdev -user refapp -size +5M")
+            == ""
+        )
