@@ -5,11 +5,26 @@ import logging
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import api, auth, config, errors, extensions, health, logs, metrics, pages, sales, uploads
+from . import (
+    admin,
+    api,
+    auth,
+    chat,
+    config,
+    errors,
+    extensions,
+    health,
+    logs,
+    metrics,
+    pages,
+    sales,
+    uploads,
+    users,
+)
 
 log = logging.getLogger(__name__)
 
-BLUEPRINTS = [health.bp, auth.bp, sales.bp, uploads.bp]
+BLUEPRINTS = [health.bp, auth.bp, sales.bp, uploads.bp, admin.bp, chat.bp, users.bp]
 
 
 def create_app(overrides=None):

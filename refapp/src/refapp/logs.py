@@ -84,11 +84,17 @@ def configure():
     listener = logging.handlers.QueueListener(records, out)
     root.handlers = [handler]
     root.setLevel(logging.INFO)
-    # Chatter; and at DEBUG botocore says more than it should.
-    for name in ("botocore", "alembic.runtime.plugins"):
+    # Chatter; and at DEBUG botocore and its HTTP client say more than they should.
+    for name in ("botocore", "urllib3", "alembic.runtime.plugins"):
         logging.getLogger(name).setLevel(logging.WARNING)
     listener.start()
     atexit.register(listener.stop)
+
+
+def set_level(level):
+    """Log from this level on, in this process; what is chatter stays quiet."""
+    for name in (None, "gunicorn.error"):  # gunicorn's has a level of its own
+        logging.getLogger(name).setLevel(level)
 
 
 def start():

@@ -9,6 +9,7 @@ from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     generate_latest,
     multiprocess,
@@ -24,6 +25,9 @@ SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 TOTALS = Counter("refapp_totals_total", "Totals of sales answered, by where from", ["source"])
+USER_COUNTS = Counter("refapp_user_counts_total", "Queries that counted the users")
+CLIENTS = Gauge("refapp_realtime_clients", "Clients connected", multiprocess_mode="livesum")
+DELIVERED = Counter("refapp_realtime_delivered_total", "Messages handed to clients")
 
 
 def init_app(app):

@@ -2,6 +2,8 @@
 
 from flask import Blueprint, current_app, render_template, send_from_directory, url_for
 
+from .extensions import settings
+
 bp = Blueprint("pages", __name__)
 
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -31,7 +33,9 @@ def static_url(filename):
 @bp.get("/")
 def index():
     """Show the page."""
-    page = current_app.make_response(render_template("index.html", config=current_app.config))
+    page = current_app.make_response(
+        render_template("index.html", config=current_app.config, banner=settings["banner"])
+    )
     page.headers["Cache-Control"] = "no-store"
     return page
 
