@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,8 +14,8 @@ import psycopg
 import pytest
 import services
 import sqlalchemy as sa
+from web import ROOT, Web
 
-ROOT = Path(__file__).resolve().parents[1]
 ADMIN_PASSWORD = "admin-password-of-tests"
 JWT_KEY = "0123456789abcdef0123456789abcdef"
 
@@ -206,3 +207,26 @@ def bearer(login):
 def item():
     """An item that no other test sells."""
     return f"item-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def listener():
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as s:
+        yield s
+
+
+@pytest.fixture
+def start(environ, listener, directory):
+    """Start the server on the listener, or on another one; further variables by name."""
+    started = []
+    here = Path(tempfile.mkdtemp(dir=directory))  # short: sockets lie in it
+
+    def start(release, app="refapp.wsgi:app", on=listener, **changes):
+        started.append(Web(environ | changes, on, here, release, app))
+        return started[-1]
+
+    yield start
+    for web in started:
+        if web.process.poll() is None:
+            web.stop()
+        web.log.close()

@@ -1,7 +1,9 @@
 """The clients of this process, and what each of them gets: every message, in order, once."""
 
+import contextlib
 import logging
 import random
+import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ log = logging.getLogger(__name__)
 
 CATCH_UP = 2.0  # seconds to wait for this process to see what a client saw through another
 UNREAD = 2_000  # packets a client may be behind; it is closed then, and comes back for the rest
+GOODBYE = 2.0  # seconds a client has to take what was sent before its connection is cut
 
 
 @dataclass(eq=False)
@@ -23,6 +26,7 @@ class Client:
 
     sid: str
     claims: dict
+    connection: socket.socket
     live: bool = False
 
 
@@ -32,6 +36,7 @@ class Clients:
     def __init__(self, server):
         self._server = server
         self._clients = {}
+        self._closing = []  # (when to cut it, connection)
         self._position = None
         # Held while messages are handed out, so that nobody joins in the middle of it.
         self._moved = threading.Condition(threading.RLock())
@@ -126,26 +131,32 @@ class Clients:
         What was sent to it before is still delivered, what it sends from now on is not heard.
         """
         self.remove(client.sid)
-        socket = self._socket(client)
-        if socket:
-            socket.close(wait=False, reason=self._server.reason.SERVER_DISCONNECT)
+        self._closing.append((time.monotonic() + GOODBYE, client.connection))
+        engine = self._engine(client)
+        if engine:
+            engine.close(wait=False, reason=self._server.reason.SERVER_DISCONNECT)
 
-    def _socket(self, client):
+    def _engine(self, client):
         engine_sid = self._server.manager.eio_sid_from_sid(client.sid, "/")
         return self._server.eio.sockets.get(engine_sid)
 
     def tidy(self):
-        """Send clients away whose token has expired, or who do not read."""
+        """Send clients away whose token has expired, or who do not read; cut who was closed."""
         for client in self.all():
-            socket = self._socket(client)
+            engine = self._engine(client)
             if client.claims["exp"] < time.time():
                 # Not closed but refused: it would only come back with the same token.
                 self._server.emit("expired", to=client.sid)
                 self._server.disconnect(client.sid)
-            elif socket and socket.queue.qsize() > UNREAD:
+            elif engine and engine.queue.qsize() > UNREAD:
                 log.warning("client does not read", extra={"user": client.claims.get("name")})
-                self.remove(client.sid)
-                socket.close(wait=False, abort=True)
+                self.close(client)
+        now = time.monotonic()
+        due = [each for each in self._closing if each[0] < now]
+        for each in due:
+            self._closing.remove(each)
+            with contextlib.suppress(OSError):  # most are gone by now
+                each[1].shutdown(socket.SHUT_RDWR)
 
     def leave(self, seconds):
         """Send everyone to another process: spread over some seconds, and told when to come."""
@@ -155,11 +166,12 @@ class Clients:
         for client in clients:
             self._farewell(client)
             time.sleep(seconds / len(clients))
-        # Connections that were being made when it began.
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        # Connections that were being made when it began, and those that do not end.
+        until = time.monotonic() + GOODBYE
+        while time.monotonic() < until or self._closing:
             for client in self.all():
                 self._farewell(client)
+            self.tidy()
             time.sleep(0.1)
 
     def _farewell(self, client):

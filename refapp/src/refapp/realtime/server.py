@@ -84,7 +84,7 @@ class Realtime:
             raise socketio.exceptions.ConnectionRefusedError(
                 "The token is not valid.", {"status": 401}
             ) from None
-        self.clients.add(Client(sid, claims))
+        self.clients.add(Client(sid, claims, environ["gunicorn.socket"]))
 
     def _claims(self, environ, token):
         # As the header of a request, so that all that is checked of one is checked here.
@@ -102,7 +102,7 @@ class Realtime:
         """Bring a client up to date, and let it have all that comes."""
         client = self.clients.get(sid)
         if client is None:
-            return None
+            return self.server.not_handled
         try:
             last = JoinIn().load(data or {})["last"]
         except ValidationError as error:
@@ -118,7 +118,7 @@ class Realtime:
         """Keep a message; the acknowledgement says that it can't be lost any more."""
         client = self.clients.get(sid)
         if client is None:
-            return None
+            return self.server.not_handled
         try:
             given = SendIn().load(data)
         except ValidationError as error:
@@ -147,6 +147,7 @@ class Realtime:
         level = logging.INFO if isinstance(error, AwayError) else logging.ERROR
         log.log(level, "connection given up", exc_info=None if level < logging.ERROR else error)
         self.clients.close(client)
+        return self.server.not_handled
 
     def _look_after(self):
         reported = 0.0

@@ -1,0 +1,107 @@
+"""People who talk to each other over Socket.IO, and hold the server to what it promises."""
+
+import asyncio
+import contextlib
+import itertools
+
+import socketio
+
+CAME = 20  # seconds after which something that must come does not
+
+
+class Person:
+    """A client that always comes back, sends again what was not acknowledged, and drops nothing.
+
+    It does not take doubles out: `heard` has every message as it came.
+    """
+
+    def __init__(self, name, ports, token):
+        self.name, self.token = name, token
+        self.ports = itertools.cycle(ports)  # another process at each attempt
+        self.heard, self.joins, self.farewells = [], [], []
+        self.acknowledged = {}
+        self.last = None
+        self._unsent = {}
+        self._numbers = itertools.count()
+        self._wake = asyncio.Event()
+        self._task = None
+
+    def say(self, text=None):
+        """Send a message, now or when there is a connection; returns its client_id."""
+        client_id = f"{self.name}:{next(self._numbers)}"
+        self._unsent[client_id] = text or client_id
+        self._wake.set()
+        return client_id
+
+    async def come(self):
+        """Connect for the first time."""
+        self._task = asyncio.create_task(self._stay())
+        await until(lambda: self.joins)
+
+    async def go(self):
+        """Leave for good."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _stay(self):
+        while True:
+            client = socketio.AsyncClient(reconnection=False)
+            try:
+                await self._visit(client)
+            except socketio.exceptions.SocketIOError:
+                pass  # it tries again
+            finally:
+                await client.shutdown()
+            await asyncio.sleep(0.1)
+
+    async def _visit(self, client):
+        gone = asyncio.Event()
+
+        def hear(message):
+            self.heard.append(message)
+            self.last = message["id"]
+
+        client.on("message", hear)
+        client.on("leave", self.farewells.append)
+        client.on("disconnect", lambda *_: (gone.set(), self._wake.set()))
+        await connect(client, next(self.ports), self.token)
+        joined = await client.call("join", {"last": self.last}, timeout=5)
+        self.joins.append(joined)
+        self.last = joined["position"]
+        while not gone.is_set():
+            self._wake.clear()
+            # One after the other, so that they are kept in the order in which they were said.
+            for client_id, text in list(self._unsent.items()):
+                said = {"client_id": client_id, "text": text}
+                self.acknowledged[client_id] = await client.call("send", said, timeout=5)
+                del self._unsent[client_id]
+            await self._wake.wait()
+
+
+async def connect(client, port, token):
+    """Connect the way the page does."""
+    await client.connect(
+        f"http://127.0.0.1:{port}", auth={"token": token}, transports=["websocket"], wait_timeout=5
+    )
+
+
+async def until(check, seconds=CAME):
+    """Return once a check holds."""
+    async with asyncio.timeout(seconds):
+        while not check():
+            await asyncio.sleep(0.02)
+
+
+def verify(people):
+    """Everyone heard everything that anyone said, once, and each speaker in order."""
+    said = {client_id for person in people for client_id in person.acknowledged}
+    order = [message["id"] for message in people[0].heard]
+    for person in people:
+        heard = [message["client_id"] for message in person.heard]
+        assert len(heard) == len(set(heard)), "something came twice"
+        assert set(heard) == said, f"{len(said - set(heard))} of {len(said)} did not come"
+        assert [message["id"] for message in person.heard] == order
+        for speaker in people:
+            numbers = [int(each.split(":")[1]) for each in heard if each.startswith(speaker.name)]
+            assert numbers == sorted(numbers), "out of order"
