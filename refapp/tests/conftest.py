@@ -7,9 +7,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from pathlib import Path
 
+import jwt as pyjwt
 import psycopg
 import pytest
 import services
@@ -80,6 +82,24 @@ def make_environ(**changes):
         "REFAPP_ADMIN_PASSWORD": ADMIN_PASSWORD,
         **changes,
     }
+
+
+def make_token(name="someone", seconds=300, **changes):
+    """Return an access token as the application makes them."""
+    now = int(time.time())
+    claims = {
+        "sub": str(uuid.uuid5(uuid.NAMESPACE_DNS, name)),
+        "name": name,
+        "roles": [],
+        "type": "access",
+        "fresh": False,
+        "jti": uuid.uuid4().hex,
+        "iss": "refapp",
+        "iat": now - 10,
+        "nbf": now - 10,
+        "exp": now + seconds,
+    }
+    return pyjwt.encode(claims | changes, JWT_KEY, "HS256", headers={"kid": "first"})
 
 
 def migrate(environ, **options):
@@ -226,7 +246,10 @@ def start(environ, listener, directory):
         return started[-1]
 
     yield start
+    running = [web for web in started if web.process.poll() is None]
+    for web in running:
+        web.process.terminate()
     for web in started:
-        if web.process.poll() is None:
+        if web in running:
             web.stop()
         web.log.close()

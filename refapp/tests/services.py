@@ -121,6 +121,7 @@ class Postgres(Process):
             "unix_socket_directories": self.directory,
             "fsync": "off",
             "max_connections": 60,
+            "shared_preload_libraries": "pg_stat_statements",  # tests count queries
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         self.command = [binaries / "postgres", "-D", data, *options]

@@ -2,35 +2,20 @@
 
 import asyncio
 import socket
+import tempfile
 import time
 import uuid
+from pathlib import Path
 
-import jwt as pyjwt
 import pytest
 import redis
 import socketio
-from conftest import JWT_KEY
+from conftest import make_environ, make_token
 from people import Person, connect, until, verify
 from services import PASSWORD, send
+from web import Web
 
 STREAM = "refapp:messages"
-
-
-def make_token(name="someone", seconds=300, **changes):
-    now = int(time.time())
-    claims = {
-        "sub": str(uuid.uuid5(uuid.NAMESPACE_DNS, name)),
-        "name": name,
-        "roles": [],
-        "type": "access",
-        "fresh": False,
-        "jti": uuid.uuid4().hex,
-        "iss": "refapp",
-        "iat": now - 10,
-        "nbf": now - 10,
-        "exp": now + seconds,
-    }
-    return pyjwt.encode(claims | changes, JWT_KEY, "HS256", headers={"kid": "first"})
 
 
 @pytest.fixture
@@ -40,10 +25,16 @@ def store(redis_server):
         yield client
 
 
-@pytest.fixture
-def hosts(start):
+@pytest.fixture(scope="module")
+def hosts(database, redis_server, directory):
     """Two hosts with a real-time server each; `replace` deploys on one."""
-    hosts = Hosts(start)
+    environ = make_environ(
+        REFAPP_DATABASE_URL=database,
+        REFAPP_REDIS_SENTINELS=f"127.0.0.1:{redis_server.sentinel.port}",
+        APP_PROCESS="realtime",
+        GUNICORN_CMD_ARGS="--threads 100",
+    )
+    hosts = Hosts(environ, Path(tempfile.mkdtemp(dir=directory)))
     yield hosts
     hosts.close()
 
@@ -51,23 +42,22 @@ def hosts(start):
 class Hosts:
     """Each host has a socket of its own, which its releases share."""
 
-    def __init__(self, start):
-        self._start = start
+    def __init__(self, environ, directory):
+        self._environ, self._directory = environ, directory
         self._listeners = [socket.create_server(("127.0.0.1", 0), backlog=512) for _ in range(2)]
         self.ports = [listener.getsockname()[1] for listener in self._listeners]
         self.live = [self._run(n, 0) for n in range(2)]
 
     def _run(self, n, release):
-        return self._start(
-            f"app{n}-{release}",
-            "refapp.realtime.wsgi:app",
-            self._listeners[n],
-            APP_HOST=f"app{n}",
-            APP_PROCESS="realtime",
-            GUNICORN_CMD_ARGS="--threads 100",
-        )
+        environ = self._environ | {"APP_HOST": f"app{n}"}
+        name = f"app{n}-{release}"
+        app = "refapp.realtime.wsgi:app"
+        return Web(environ, self._listeners[n], self._directory, name, app)
 
     def close(self):
+        for web in self.live:
+            web.stop()
+            web.log.close()
         for listener in self._listeners:
             listener.close()
 
@@ -75,7 +65,7 @@ class Hosts:
         """Start a release beside the live one of a host, then stop that one."""
         old, self.live[n] = self.live[n], self._run(n, 1)
         assert old.stop() == 0, old.read_log()
-        return old
+        old.log.close()
 
 
 def talk(work):
@@ -231,15 +221,15 @@ def test_a_client_gets_what_it_missed_or_hears_that_it_is_gone(hosts, store):
 
     async def work():
         [person] = await gather(1, hosts)
-        for n in range(700):  # more than a page
+        for n in range(1700):  # more than pages, and than processes remember
             person.say(str(n))
-        await until(lambda: len(person.heard) == 700)
+        await until(lambda: len(person.heard) == 1700, 120)
         ids = [message["id"] for message in person.heard]
         answer, texts = await join(ids[9])
-        assert answer == {"position": ids[-1], "missed": 690, "complete": True}
-        assert texts == [str(n) for n in range(10, 700)]
+        assert answer == {"position": ids[-1], "missed": 1690, "complete": True}
+        assert texts == [str(n) for n in range(10, 1700)]
         store.xtrim(STREAM, minid=ids[100], approximate=False)
-        for last, complete, missed in [(99, False, 600), (100, True, 599), (699, True, 0)]:
+        for last, complete, missed in [(99, False, 1600), (100, True, 1599), (1699, True, 0)]:
             answer, texts = await join(ids[last])
             assert (answer["complete"], answer["missed"]) == (complete, missed)
             assert len(texts) == missed
@@ -278,8 +268,8 @@ async def speak(people, seconds, every=0.05):
 async def all_heard(people):
     """Wait until everyone has as much as was said; verify() tells what exactly."""
     said = sum(1 for person in people[::3] for _ in range(next(person._numbers)))
-    await until(lambda: sum(len(person.acknowledged) for person in people) >= said, 60)
-    await until(lambda: all(len(person.heard) >= said for person in people), 60)
+    await until(lambda: sum(len(person.acknowledged) for person in people) >= said, 120)
+    await until(lambda: all(len(person.heard) >= said for person in people), 120)
     await asyncio.sleep(0.5)  # for what would come twice
     assert said > 500
 

@@ -79,12 +79,6 @@ def message(entry_id, values):
     return {"id": entry_id, **values, "sent_at": at.isoformat(timespec="milliseconds")}
 
 
-def last_position():
-    """Return the id of the last message, or that of the beginning."""
-    last = redis.run(lambda client: client.xrevrange(STREAM, count=1))
-    return last[0][0] if last else BEGINNING
-
-
 def after(position, until="+", count=PAGE):
     """Return up to `count` messages after a position, in order."""
     found = redis.run(lambda client: client.xrange(STREAM, f"({position}", until, count))

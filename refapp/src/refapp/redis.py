@@ -13,7 +13,7 @@ from werkzeug.exceptions import ServiceUnavailable
 # The library's default retries make a failover last 7-14 s for a client; ours fail at once.
 SOCKET = {"socket_timeout": 0.5, "socket_connect_timeout": 0.3, "retry": Retry(NoBackoff(), 0)}
 REST = 1.0  # seconds without Redis after a failure, so that an outage costs requests no time
-COPY = 300  # milliseconds that a replica has to take a write over
+COPY = 250  # milliseconds that a replica has to take a write over
 ASK_AGAIN = 10.0  # seconds after which the tier may have another number of replicas
 
 

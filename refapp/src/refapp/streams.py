@@ -12,7 +12,7 @@ from .redis import AwayError
 
 log = logging.getLogger(__name__)
 
-BLOCK = 300  # milliseconds a read waits for entries; less than the connection's timeout
+BLOCK = 150  # milliseconds a read waits for entries; far less than the connection's timeout
 BATCH = 500
 # Seconds between proofs that we follow the primary: one that was cut off, and replaced, goes
 # on answering reads, and never has anything new.
@@ -25,6 +25,11 @@ def number(entry_id):
     """Return an entry's id as something that can be compared."""
     milliseconds, _, sequence = entry_id.partition("-")
     return int(milliseconds), int(sequence)
+
+
+def later(entry_id, other):
+    """Return whether an entry comes after another."""
+    return number(entry_id) > number(other)
 
 
 class Follower:

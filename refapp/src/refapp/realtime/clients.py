@@ -6,12 +6,13 @@ import random
 import socket
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 
 from .. import messages
 from ..metrics import CLIENTS, DELIVERED
 from ..redis import AwayError
-from ..streams import number
+from ..streams import BEGINNING, later
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Clients:
         self._clients = {}
         self._closing = []  # (when to cut it, connection)
         self._position = None
+        self._recent = deque(maxlen=2 * messages.PAGE)
         # Held while messages are handed out, so that nobody joins in the middle of it.
         self._moved = threading.Condition(threading.RLock())
 
@@ -63,10 +65,11 @@ class Clients:
             return list(self._clients.values())
 
     def begin(self):
-        """Return the position to follow the stream from."""
+        """Return the position to follow the stream from; raises AwayError."""
         with self._moved:
             if self._position is None:
-                self._position = messages.last_position()
+                self._recent.extend(messages.latest(messages.PAGE))
+                self._position = self._recent[-1]["id"] if self._recent else BEGINNING
                 self._moved.notify_all()
             return self._position
 
@@ -75,8 +78,10 @@ class Clients:
         with self._moved:
             live = [client for client in self._clients.values() if client.live]
             for entry in entries:
+                message = messages.message(*entry)
+                self._recent.append(message)
                 for client in live:
-                    self._send(client, messages.message(*entry))
+                    self._send(client, message)
             self._position = entries[-1][0]
             self._moved.notify_all()
 
@@ -87,35 +92,42 @@ class Clients:
         still kept. Live messages are held back until the last missed one is sent: a client
         that saw a newer one first would give a wrong `last` the next time. Raises AwayError.
         """
+        missed, complete = 0, True
         with self._moved:
             if not self._moved.wait_for(lambda: self._position is not None, CATCH_UP):
                 raise AwayError
-            if last is None:
-                client.live = True
-                return {"position": self._position, "missed": 0, "complete": True}
-            self._moved.wait_for(lambda: self._reached(last), CATCH_UP)
-            if not self._reached(last):  # an id of a stream that is no more
-                client.live = True
-                return {"position": self._position, "missed": 0, "complete": False}
-        seen, sent = self._replay(client, last, to_the_end=False)
-        with self._moved:
-            seen, more = self._replay(client, seen, to_the_end=True)
+            seen = self._position if last is None else last
+            # Another process may have been quicker than this one.
+            if not self._moved.wait_for(lambda: not later(seen, self._position), CATCH_UP):
+                seen, complete = self._position, False  # an id of a stream that is no more
+            remembered = self._remembers(seen)
+        if not remembered:
+            seen, missed = self._replay(client, seen)
             complete = messages.kept_since(last)
+        with self._moved:
+            if not self._remembers(seen):  # it took so long that a thousand came meanwhile
+                raise AwayError
+            for message in self._recent:
+                if later(message["id"], seen):
+                    self._send(client, message)
+                    missed += 1
             client.live = True
-        return {"position": seen, "missed": sent + more, "complete": complete}
+            return {"position": self._position, "missed": missed, "complete": complete}
 
-    def _reached(self, position):
-        return number(self._position) >= number(position)
+    def _remembers(self, position):
+        """Return whether all that came after a position is in memory: mostly so on a deploy."""
+        oldest = self._recent[0]["id"] if self._recent else self._position
+        return not later(oldest, position)
 
-    def _replay(self, client, seen, to_the_end):
-        sent = 0
+    def _replay(self, client, seen):
+        missed = 0
         while page := messages.after(seen, self._position):
             for message in page:
                 self._send(client, message)
-            seen, sent = page[-1]["id"], sent + len(page)
-            if len(page) < messages.PAGE and not to_the_end:
+            seen, missed = page[-1]["id"], missed + len(page)
+            if len(page) < messages.PAGE:
                 break
-        return seen, sent
+        return seen, missed
 
     def _send(self, client, message):
         try:

@@ -61,7 +61,7 @@ class Realtime:
             # A thread for each event would let a client's second message overtake its first.
             async_handlers=False,
             ping_interval=10,
-            ping_timeout=10,
+            ping_timeout=15,
             max_http_buffer_size=LARGEST,
         )
         self.clients = Clients(self.server)
