@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 
+import aiohttp
 import socketio
 
 CAME = 20  # seconds after which something that must come does not
@@ -49,10 +50,10 @@ class Person:
             client = socketio.AsyncClient(reconnection=False)
             try:
                 await self._visit(client)
-            except socketio.exceptions.SocketIOError:
+            except (socketio.exceptions.SocketIOError, aiohttp.ClientError, OSError):
                 pass  # it tries again
             finally:
-                await client.shutdown()
+                await end(client)
             await asyncio.sleep(0.1)
 
     async def _visit(self, client):
@@ -84,6 +85,14 @@ async def connect(client, port, token):
     await client.connect(
         f"http://127.0.0.1:{port}", auth={"token": token}, transports=["websocket"], wait_timeout=5
     )
+
+
+async def end(client):
+    """Close a client, also one whose closing would wait for ever on a queue that nobody reads."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(client.shutdown(), 2)
+    if client.eio.http:
+        await client.eio.http.close()
 
 
 async def until(check, seconds=CAME):

@@ -11,7 +11,7 @@ import pytest
 import redis
 import socketio
 from conftest import make_environ, make_token
-from people import Person, connect, until, verify
+from people import Person, connect, end, until, verify
 from services import PASSWORD, send
 from web import Web
 
@@ -95,7 +95,7 @@ def test_a_wrong_token_is_refused(hosts):
         with pytest.raises(socketio.exceptions.ConnectionError):
             await connect(client, hosts.ports[0], token)
         assert reasons == [{"message": "The token is not valid.", "data": {"status": 401}}], token
-        await client.shutdown()
+        await end(client)
 
     async def work():
         for token in (None, "", 7, "a.b.c", make_token(seconds=-60), make_token(type="refresh")):
@@ -127,7 +127,7 @@ def test_nothing_comes_before_the_token_or_the_join(hosts):
         other.say("hello")
         await until(lambda: other.heard)
         assert heard == []
-        await client.shutdown()
+        await end(client)
         await disperse([other])
 
     talk(work())
@@ -158,7 +158,7 @@ def test_what_is_sent_again_elsewhere_is_not_doubled(hosts):
             await connect(client, port, token)
             answers += [await client.call("send", said) for _ in range(2)]
             answers.append(await client.call("send", said | {"text": "another"}))
-            await client.shutdown()
+            await end(client)
         assert len({answer["id"] for answer in answers if "id" in answer}) == 1
         assert [answer.get("status") for answer in answers] == [None, None, 422] * 2
         listener.say("last")
@@ -191,7 +191,7 @@ def test_a_wrong_message_is_answered_with_its_field(hosts):
             assert answer["status"] == 422
             assert list(answer["errors"]) == [field]
         assert (await client.call("join", {"last": "first"}))["errors"]["last"]
-        await client.shutdown()
+        await end(client)
 
     talk(work())
 
@@ -204,7 +204,7 @@ def test_a_token_that_expires_ends_the_connection(hosts):
         client.on("disconnect", lambda *_: told.append("disconnect"))
         await connect(client, hosts.ports[0], make_token(seconds=2))
         await until(lambda: told == ["expired", "disconnect"], 10)
-        await client.shutdown()
+        await end(client)
 
     talk(work())
 
@@ -216,7 +216,7 @@ def test_a_client_gets_what_it_missed_or_hears_that_it_is_gone(hosts, store):
         client.on("message", heard.append)
         await connect(client, hosts.ports[0], make_token())
         answer = await client.call("join", {"last": last})
-        await client.shutdown()
+        await end(client)
         return answer, [message["text"] for message in heard]
 
     async def work():
