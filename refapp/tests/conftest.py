@@ -8,16 +8,19 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from pathlib import Path
 
+import jwt as pyjwt
 import psycopg
 import pytest
+import redis
 import services
 import sqlalchemy as sa
 from web import ROOT, Web
 
-from refapp import logs
+from refapp import logs, settings
 
 pytest_plugins = ["workers"]
 
@@ -93,6 +96,30 @@ def make_environ(**changes):
         "REFAPP_ADMIN_PASSWORD": ADMIN_PASSWORD,
         **changes,
     }
+
+
+def make_token(name="someone", seconds=300, **changes):
+    """Return an access token as the application makes them."""
+    now = int(time.time())
+    claims = {
+        "sub": str(uuid.uuid5(uuid.NAMESPACE_DNS, name)),
+        "name": name,
+        "roles": [],
+        "type": "access",
+        "fresh": False,
+        "jti": uuid.uuid4().hex,
+        "iss": "refapp",
+        "iat": now - 10,
+        "nbf": now - 10,
+        "exp": now + seconds,
+    }
+    return pyjwt.encode(claims | changes, JWT_KEY, "HS256", headers={"kid": "first"})
+
+
+def forget_settings(redis_server):
+    """Take runtime settings back to what is declared: Redis is the same for all tests."""
+    with redis.Redis(port=redis_server.port, password=services.PASSWORD) as client:
+        client.delete(settings.KEY, settings.CHANGES)
 
 
 def migrate(environ, **options):
@@ -177,7 +204,7 @@ def build(monkeypatch, environ):
         from flask import request
 
         if request.url_rule:
-            path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", request.url_rule.rule)
+            path = re.sub(r"<(?:[^<>]+:)?(\w+)>", r"{\1}", request.url_rule.rule)
             operation = documented.get(path, {}).get(request.method.lower())
             if operation and str(response.status_code) not in operation["responses"]:
                 app.undocumented.append((request.method, path, response.status_code))
@@ -239,18 +266,20 @@ def listener(make_listener):
 
 
 @pytest.fixture
-def start(environ, listener, directory, request):
-    """Start a gunicorn of a release; it is stopped with the test."""
+def start(environ, listener, directory):
+    """Start a gunicorn of a release on the listener, or on another one."""
     started = []
+    here = Path(tempfile.mkdtemp(dir=directory))  # short: sockets lie in it
 
     def start(release, on=listener, changes=None, **options):
-        here = directory / request.node.name
-        here.mkdir(exist_ok=True)
         started.append(Web(environ | (changes or {}), on, here, release, **options))
         return started[-1]
 
     yield start
+    running = [web for web in started if web.process.poll() is None]
+    for web in running:
+        web.process.terminate()
     for web in started:
-        if web.process.poll() is None:
+        if web in running:
             web.stop()
         web.log.close()

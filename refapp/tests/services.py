@@ -87,6 +87,10 @@ class Process:
         self.process.send_signal(self.stop_signal)
         self.process.wait(20)
 
+    def kill(self):
+        self.process.kill()
+        self.process.wait(20)
+
     def freeze(self):
         self.process.send_signal(signal.SIGSTOP)
 
@@ -150,7 +154,7 @@ class Redis(Process):
         self.command = [
             shutil.which("redis-server"),
             *("--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
-            *("--requirepass", PASSWORD),
+            *("--requirepass", PASSWORD, "--appendonly", "yes"),
         ]
 
     def start(self):

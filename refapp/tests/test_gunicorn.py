@@ -5,9 +5,7 @@ import os
 import signal
 import time
 
-from web import Client, Load
-
-WORKERS = 2
+from web import WORKERS, Client, Load
 
 
 def test_a_handover_on_one_socket_drops_nothing(listener, start):

@@ -1,5 +1,7 @@
 """The page, its static files, the API's document and the metrics."""
 
+import re
+
 import pytest
 from conftest import build, make_environ
 
@@ -31,9 +33,8 @@ def test_the_document_lists_every_operation(app, client):
     apart = {"/", "/metrics", "/openapi.json", "/static/<release>/<path:filename>"}
     apart |= {"/account", "/login", "/logout"}
     rules = {rule.rule for rule in app.url_map.iter_rules()} - apart
-    assert {rule.replace("<uuid:", "{").replace(">", "}") for rule in rules} == set(
-        document["paths"]
-    )
+    rules = {re.sub(r"<(?:[^<>]+:)?(\w+)>", r"{\1}", rule) for rule in rules}
+    assert rules == set(document["paths"])
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if method == "parameters":
@@ -73,6 +74,10 @@ def test_protected_operations_say_so(client):
         ("post", "/uploads/multipart"),
         ("get", "/uploads/{upload_id}/parts"),
         ("post", "/uploads/{upload_id}/assemble"),
+        ("get", "/settings"),
+        ("put", "/settings/{name}"),
+        ("get", "/messages"),
+        ("post", "/messages"),
     }
 
 

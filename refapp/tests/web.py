@@ -12,12 +12,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # The longest that a balancer keeps an idle connection to an app.
 IDLE = 2.9
+WORKERS = 2
 
 
 class Web:
     """A gunicorn that gets its sockets the way systemd gives them."""
 
-    def __init__(self, environ, listener, directory, release, workers=2, options=()):
+    def __init__(
+        self,
+        environ,
+        listener,
+        directory,
+        release,
+        workers=WORKERS,
+        options=(),
+        app="refapp.wsgi:app",
+    ):
         self.port = listener.getsockname()[1]
         self.path = directory / f"{release}.sock"
         self.runtime = directory / release
@@ -29,7 +39,7 @@ class Web:
         words = [sys.executable, "-m", "gunicorn", "--config", "python:refapp.gunicorn", *options]
         script = (
             f"exec 3<&{listener.fileno()} 4<&{probe.fileno()}; "
-            f"LISTEN_PID=$$ exec {' '.join(words)} refapp.wsgi:app"
+            f"LISTEN_PID=$$ exec {' '.join(words)} {app}"
         )
         self.log = (directory / f"{release}.log").open("w+")
         self.process = subprocess.Popen(
@@ -66,6 +76,10 @@ class Web:
     def read_log(self):
         self.log.seek(0)
         return self.log.read()
+
+    def lines(self):
+        """Return what it logged."""
+        return [json.loads(line) for line in self.read_log().splitlines()]
 
     def workers(self):
         """Return the pids of the master's children."""

@@ -15,7 +15,7 @@ ANY = {"lb", "cache", "app", "db", "redis", "storage", "monitor", WORLD}
 TABLE = {
     "lb": {80: ANY, 443: ANY},
     "cache": {6081: {"lb", "app"}},
-    "app": {8000: {"lb", "cache"}, 8200: {"lb", "cache"}},
+    "app": {8000: {"lb", "cache"}, 8100: {"lb", "cache"}, 8200: {"lb", "cache"}},
     "db": {port: {"app", "db", "monitor"} for port in (5432, 8008, 2379, 2380)},
     "redis": {port: {"app", "redis", "monitor"} for port in (6379, 26379)},
     "storage": {
@@ -29,6 +29,7 @@ NEEDED = {
     ("lb", 443): ANY,
     ("cache", 6081): {"lb", "app"},
     ("app", 8000): {"lb", "cache"},
+    ("app", 8100): {"lb"},
     ("app", 8200): {"lb"},
     ("db", 5432): {"app"},
     ("redis", 6379): {"app"},

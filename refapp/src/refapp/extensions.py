@@ -3,11 +3,13 @@
 from .db import Database
 from .edge import Edge
 from .redis import Redis
+from .settings import Settings
 from .store import Store
 
 db = Database()
 edge = Edge()
 redis = Redis()
+settings = Settings()
 store = Store()
 
 
@@ -15,3 +17,4 @@ def init_app(app):
     """Bind every extension to the application."""
     for extension in (db, redis, store, edge):
         extension.init_app(app)
+    settings.init_app(app, redis)

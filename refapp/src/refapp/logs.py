@@ -19,6 +19,8 @@ access = logging.getLogger("refapp.access")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 queued = None  # the handler of every logger, once configured
+# At DEBUG botocore and its HTTP client say more than they should.
+CHATTER = ("botocore", "urllib3", "alembic.runtime.plugins", "procrastinate")
 STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -87,8 +89,7 @@ def configure():
         if isinstance(logger, logging.Logger):
             logger.handlers.clear()
             logger.propagate = True
-    # Chatter; and at DEBUG botocore says more than it should.
-    for name in ("botocore", "alembic.runtime.plugins", "procrastinate"):
+    for name in CHATTER:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     sys.excepthook = lambda *error: log.critical("uncaught exception", exc_info=error)
@@ -96,6 +97,14 @@ def configure():
         "uncaught exception of a thread",
         exc_info=(hook.exc_type, hook.exc_value, hook.exc_traceback),
     )
+
+
+def set_level(level):
+    """Log from this level on, in this process; what is chatter stays quiet."""
+    for name in (None, "gunicorn.error"):  # gunicorn's has a level of its own
+        logging.getLogger(name).setLevel(level)
+    for name in CHATTER:
+        logging.getLogger(name).setLevel(max(logging.getLogger().level, logging.WARNING))
 
 
 def start():

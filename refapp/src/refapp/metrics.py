@@ -9,6 +9,7 @@ from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     generate_latest,
     multiprocess,
@@ -31,6 +32,9 @@ FLEET = CollectorRegistry()
 TOTALS = Counter("refapp_totals_total", "Totals of sales answered, by where from", ["source"])
 SHARED = Counter("refapp_shared_total", "Results of another's work, by whose", ["where"])
 JOBS = Counter("refapp_computations_total", "Computations, by how they ended", ["outcome"])
+USER_COUNTS = Counter("refapp_user_counts_total", "Queries that counted the users")
+CLIENTS = Gauge("refapp_realtime_clients", "Clients connected", multiprocess_mode="livesum")
+DELIVERED = Counter("refapp_realtime_delivered_total", "Messages handed to clients")
 
 
 def init_app(app):

@@ -2,6 +2,8 @@
 
 from flask import Blueprint, current_app, render_template, send_from_directory, url_for
 
+from .extensions import settings
+
 bp = Blueprint("pages", __name__)
 
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -26,6 +28,12 @@ def harden(response):
 def static_url(filename):
     """Return the address of a static file of this release."""
     return url_for("pages.static_file", release=current_app.config["RELEASE"], filename=filename)
+
+
+@bp.app_context_processor
+def banner():
+    """Give every page what admins have to say."""
+    return {"banner": settings["banner"]}
 
 
 @bp.get("/")

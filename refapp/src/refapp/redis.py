@@ -8,14 +8,30 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
+from werkzeug.exceptions import ServiceUnavailable
 
 # The library's default retries make a failover last 7-14 s for a client; ours fail at once.
 SOCKET = {"socket_timeout": 0.5, "socket_connect_timeout": 0.3, "retry": Retry(NoBackoff(), 0)}
 REST = 1.0  # seconds without Redis after a failure, so that an outage costs requests no time
+COPY = 250  # milliseconds that a replica has to take a write over
+ASK_AGAIN = 10.0  # seconds after which the tier may have another number of replicas
 
 
 class AwayError(Exception):
     """Redis can't be used now."""
+
+
+class NotReplicatedError(RedisError):
+    """The primary took a write, and no replica did: a failover may undo it."""
+
+
+class Unavailable(ServiceUnavailable):
+    """What can't be done without Redis can't be done now; nor can it be said to be lost."""
+
+    description = "Redis is not available now."
+
+    def __init__(self):
+        super().__init__(retry_after=1)
 
 
 class Redis:
@@ -36,6 +52,7 @@ class Redis:
             **SOCKET,
         )
         self._rest_until = 0.0
+        self._replicas, self._replicas_until = 0, 0.0
         self._lock = threading.Lock()
         app.extensions["redis"] = self
 
@@ -53,6 +70,34 @@ class Redis:
             self._drop(error)
             raise AwayError from error
 
+    def replicated(self, command):
+        """Return what command(client), one command, answers, once its write can't be lost.
+
+        A tier with replicas refuses writes that none of them would get, but answers before one
+        has them. Raises AwayError when no replica confirms within COPY; the write may be there.
+        """
+
+        def write(client):
+            wanted = min(self._min_replicas(client), 1)
+            if not wanted:
+                return command(client)
+            pipeline = client.pipeline(transaction=False)
+            command(pipeline)
+            pipeline.wait(wanted, COPY)
+            result, copies = pipeline.execute()
+            if copies < wanted:
+                raise NotReplicatedError
+            return result
+
+        return self.run(write)
+
+    def _min_replicas(self, client):
+        if time.monotonic() > self._replicas_until:
+            found = client.config_get("min-replicas-to-write")
+            self._replicas = int(found["min-replicas-to-write"])
+            self._replicas_until = time.monotonic() + ASK_AGAIN
+        return self._replicas
+
     def check(self):
         """Raise RedisError unless the primary answers; ignores the rest after a failure."""
         self._client.ping()
@@ -61,7 +106,7 @@ class Redis:
     def _drop(self, error):
         with self._lock:
             self._rest_until = time.monotonic() + REST
-        # A primary cut off from its replicas keeps its connections, and answers NOREPLICAS
-        # on them for ever: leave, and ask the Sentinels again.
-        if "NOREPLICAS" in str(error):
+        # A primary cut off from its replicas keeps its connections, and refuses writes on them
+        # for ever: leave, and ask the Sentinels again.
+        if isinstance(error, NotReplicatedError) or "NOREPLICAS" in str(error):
             self._client.connection_pool.disconnect(inuse_connections=False)

@@ -15,8 +15,9 @@ import psycopg
 from procrastinate import exceptions
 from procrastinate.worker import Worker
 
-from . import config as settings
 from . import logs
+from .extensions import settings
+from .factory import create_app
 from .jobs import broker, queue
 from .jobs.delivery import Delivery
 from .jobs.executor import Executor
@@ -102,7 +103,8 @@ async def main(config):
 if __name__ == "__main__":
     logs.configure()
     try:
-        config = settings.load()
+        app = create_app({"DATABASE_POOL": "1"})
     except RuntimeError as error:
         sys.exit(f"refapp.worker: {error}")
-    asyncio.run(main(config))
+    settings.start()
+    asyncio.run(main(app.config))

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from .. import logs
 from ..db import Unavailable
-from ..extensions import db
+from ..extensions import db, settings
 from ..factory import create_app
 from .schedule import SCHEDULES
 from .ticker import STEP, Ticker
@@ -40,4 +40,5 @@ if __name__ == "__main__":
         app = create_app({"DATABASE_POOL": "1"})
     except RuntimeError as error:
         sys.exit(f"refapp.cron: {error}")
+    settings.start()
     main(app)

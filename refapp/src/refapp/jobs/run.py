@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from werkzeug.exceptions import ServiceUnavailable
 
-from ..extensions import db, edge
+from ..extensions import db, edge, settings
 from ..factory import create_app
 from ..models import Job
 from ..redis import AwayError
@@ -107,6 +107,7 @@ def main(pipe):
     """Perform what comes through a pipe until its other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
     app = create_app({"DATABASE_POOL": "1"})
+    settings.start()
     with app.app_context():
         while True:
             try:

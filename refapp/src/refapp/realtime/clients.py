@@ -1,0 +1,195 @@
+"""The clients of this process, and what each of them gets: every message, in order, once."""
+
+import contextlib
+import logging
+import random
+import socket
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from .. import messages
+from ..metrics import CLIENTS, DELIVERED
+from ..redis import AwayError
+from ..streams import BEGINNING, later
+
+log = logging.getLogger(__name__)
+
+CATCH_UP = 2.0  # seconds to wait for this process to see what a client saw through another
+UNREAD = 2_000  # packets a client may be behind; it is closed then, and comes back for the rest
+GOODBYE = 2.0  # seconds a client has to take what was sent before its connection is cut
+
+
+@dataclass(eq=False)
+class Client:
+    """A connection that showed a token; it is live once it has joined."""
+
+    sid: str
+    claims: dict
+    connection: socket.socket
+    live: bool = False
+
+
+class Clients:
+    """Everyone who is connected to this process, and how far it has followed the stream."""
+
+    def __init__(self, server):
+        self._server = server
+        self._clients = {}
+        self._closing = []  # (when to cut it, connection)
+        self._position = None
+        self._recent = deque(maxlen=2 * messages.PAGE)
+        # Held while messages are handed out, so that nobody joins in the middle of it.
+        self._moved = threading.Condition(threading.RLock())
+
+    def add(self, client):
+        """Take a client in; it gets nothing before it joins."""
+        with self._moved:
+            self._clients[client.sid] = client
+            CLIENTS.set(len(self._clients))
+
+    def remove(self, sid):
+        """Forget a client."""
+        with self._moved:
+            self._clients.pop(sid, None)
+            CLIENTS.set(len(self._clients))
+
+    def get(self, sid):
+        """Return a client, or None when it is gone."""
+        return self._clients.get(sid)
+
+    def all(self):
+        """Return the clients of this moment."""
+        with self._moved:
+            return list(self._clients.values())
+
+    def begin(self):
+        """Return the position to follow the stream from; raises AwayError."""
+        with self._moved:
+            if self._position is None:
+                self._recent.extend(messages.latest(messages.PAGE))
+                self._position = self._recent[-1]["id"] if self._recent else BEGINNING
+                self._moved.notify_all()
+            return self._position
+
+    def deliver(self, entries):
+        """Hand new messages to every client that has joined."""
+        with self._moved:
+            live = [client for client in self._clients.values() if client.live]
+            for entry in entries:
+                message = messages.message(*entry)
+                self._recent.append(message)
+                for client in live:
+                    self._send(client, message)
+            self._position = entries[-1][0]
+            self._moved.notify_all()
+
+    def join(self, client, last):
+        """Give a client what came after `last`, then everything as it comes.
+
+        Returns where it is now, how many messages it had missed, and whether all of them were
+        still kept. Live messages are held back until the last missed one is sent: a client
+        that saw a newer one first would give a wrong `last` the next time. Raises AwayError.
+        """
+        missed, complete = 0, True
+        with self._moved:
+            if not self._moved.wait_for(lambda: self._position is not None, CATCH_UP):
+                raise AwayError
+            seen = self._position if last is None else last
+            # Another process may have been quicker than this one.
+            if not self._moved.wait_for(lambda: not later(seen, self._position), CATCH_UP):
+                seen, complete = self._position, False  # an id of a stream that is no more
+            remembered = self._remembers(seen)
+        if not remembered:
+            seen, missed = self._replay(client, seen)
+            complete = messages.kept_since(last)
+        with self._moved:
+            if not self._remembers(seen):  # it took so long that a thousand came meanwhile
+                raise AwayError
+            for message in self._recent:
+                if later(message["id"], seen):
+                    self._send(client, message)
+                    missed += 1
+            client.live = True
+            return {"position": self._position, "missed": missed, "complete": complete}
+
+    def _remembers(self, position):
+        """Return whether all that came after a position is in memory: mostly so on a deploy."""
+        oldest = self._recent[0]["id"] if self._recent else self._position
+        return not later(oldest, position)
+
+    def _replay(self, client, seen):
+        missed = 0
+        while page := messages.after(seen, self._position):
+            for message in page:
+                self._send(client, message)
+            seen, missed = page[-1]["id"], missed + len(page)
+            if len(page) < messages.PAGE:
+                break
+        return seen, missed
+
+    def _send(self, client, message):
+        try:
+            self._server.emit("message", message, to=client.sid)
+            DELIVERED.inc()
+        except Exception as error:  # one that is just going must not cost the others theirs
+            log.info("client is gone", extra={"error": type(error).__name__})
+            self.close(client)
+
+    def close(self, client):
+        """Close a client's connection as if the network had: it comes back by itself.
+
+        What was sent to it before is still delivered, what it sends from now on is not heard.
+        """
+        self.remove(client.sid)
+        self._closing.append((time.monotonic() + GOODBYE, client.connection))
+        engine = self._engine(client)
+        if engine:
+            engine.close(wait=False, reason=self._server.reason.SERVER_DISCONNECT)
+
+    def _engine(self, client):
+        engine_sid = self._server.manager.eio_sid_from_sid(client.sid, "/")
+        return self._server.eio.sockets.get(engine_sid)
+
+    def tidy(self):
+        """Send clients away whose token has expired, or who do not read; cut who was closed."""
+        for client in self.all():
+            engine = self._engine(client)
+            if client.claims["exp"] < time.time():
+                # Not closed but refused: it would only come back with the same token.
+                self._server.emit("expired", to=client.sid)
+                self._server.disconnect(client.sid)
+            elif engine and engine.queue.qsize() > UNREAD:
+                log.warning("client does not read", extra={"user": client.claims.get("name")})
+                self.close(client)
+        now = time.monotonic()
+        due = [each for each in self._closing if each[0] < now]
+        for each in due:
+            self._closing.remove(each)
+            with contextlib.suppress(OSError):  # most are gone by now
+                each[1].shutdown(socket.SHUT_RDWR)
+
+    def leave(self, seconds):
+        """Send everyone to another process: spread over some seconds, and told when to come."""
+        clients = self.all()
+        log.warning("sending clients away", extra={"clients": len(clients)})
+        random.shuffle(clients)
+        for client in clients:
+            self._farewell(client)
+            time.sleep(seconds / len(clients))
+        # Connections that were being made when it began, and those that do not end.
+        until = time.monotonic() + GOODBYE
+        while time.monotonic() < until or self._closing:
+            for client in self.all():
+                self._farewell(client)
+            self.tidy()
+            time.sleep(0.1)
+
+    def _farewell(self, client):
+        pause = random.randint(0, 500)  # noqa: S311  not for secrets
+        try:
+            self._server.emit("leave", {"reconnect_after_ms": pause}, to=client.sid)
+            self.close(client)
+        except Exception as error:
+            log.info("client is gone", extra={"error": type(error).__name__})

@@ -1,0 +1,341 @@
+"""Messages reach everyone once, in order, whatever stops meanwhile."""
+
+import asyncio
+import socket
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+import redis
+import socketio
+from conftest import make_environ, make_token
+from people import Person, connect, end, heard, until, verify
+from services import PASSWORD, send
+from web import Web
+
+STREAM = "refapp:messages"
+
+
+@pytest.fixture
+def store(redis_server):
+    """Redis as the application sees it."""
+    with redis.Redis(port=redis_server.port, password=PASSWORD, decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def hosts(database, redis_server, directory):
+    """Two hosts with a real-time server each; `replace` deploys on one."""
+    environ = make_environ(
+        REFAPP_DATABASE_URL=database,
+        REFAPP_REDIS_SENTINELS=f"127.0.0.1:{redis_server.sentinel.port}",
+        APP_PROCESS="realtime",
+        GUNICORN_CMD_ARGS="--threads 100",
+    )
+    hosts = Hosts(environ, Path(tempfile.mkdtemp(dir=directory)))
+    yield hosts
+    hosts.close()
+
+
+class Hosts:
+    """Each host has a socket of its own, which its releases share."""
+
+    def __init__(self, environ, directory):
+        self._environ, self._directory = environ, directory
+        self._listeners = [socket.create_server(("127.0.0.1", 0), backlog=512) for _ in range(2)]
+        self.ports = [listener.getsockname()[1] for listener in self._listeners]
+        self.live = [self._run(n, 0) for n in range(2)]
+
+    def _run(self, n, release):
+        environ = self._environ | {"APP_HOST": f"app{n}"}
+        name = f"app{n}-{release}"
+        app = "refapp.realtime.wsgi:app"
+        return Web(environ, self._listeners[n], self._directory, name, app=app)
+
+    def close(self):
+        for web in self.live:
+            web.stop()
+            web.log.close()
+        for listener in self._listeners:
+            listener.close()
+
+    def replace(self, n):
+        """Start a release beside the live one of a host, then stop that one."""
+        old, self.live[n] = self.live[n], self._run(n, 1)
+        assert old.stop() == 0, old.read_log()
+        old.log.close()
+
+
+def talk(work):
+    """Run a coroutine of the test."""
+    asyncio.run(work)
+
+
+async def gather(count, hosts):
+    people = []
+    for n in range(count):
+        ports = hosts.ports if n % 2 else hosts.ports[::-1]
+        name = f"{uuid.uuid4().hex[:8]}-{n}"
+        people.append(Person(name, ports, make_token(name)))
+    await asyncio.gather(*(person.come() for person in people))
+    return people
+
+
+async def disperse(people):
+    await asyncio.gather(*(person.go() for person in people))
+
+
+def test_a_wrong_token_is_refused(hosts):
+    async def refused(token):
+        client = socketio.AsyncClient(reconnection=False)
+        reasons = []
+        client.on("connect_error", reasons.append)
+        with pytest.raises(socketio.exceptions.ConnectionError):
+            await connect(client, hosts.ports[0], token)
+        assert reasons == [{"message": "The token is not valid.", "data": {"status": 401}}], token
+        await end(client)
+
+    async def work():
+        for token in (None, "", 7, "a.b.c", make_token(seconds=-60), make_token(type="refresh")):
+            await refused(token)
+
+    talk(work())
+
+
+def test_a_token_whose_login_has_ended_is_refused(hosts, client, bearer, login):
+    async def work():
+        token = login["access_token"]
+        visitor = socketio.AsyncClient(reconnection=False)
+        await connect(visitor, hosts.ports[0], token)
+        await end(visitor)
+        assert client.post("/auth/logout", json={}, headers=bearer).status_code == 204
+        visitor = socketio.AsyncClient(reconnection=False)
+        with pytest.raises(socketio.exceptions.ConnectionError):
+            await connect(visitor, hosts.ports[1], token)
+        await end(visitor)
+
+    talk(work())
+
+
+def test_a_token_is_not_called_wrong_when_nobody_can_tell(hosts, postgres):
+    async def work():
+        visitor, reasons = socketio.AsyncClient(reconnection=False), []
+        visitor.on("connect_error", reasons.append)
+        with pytest.raises(socketio.exceptions.ConnectionError):
+            await connect(visitor, hosts.ports[0], make_token(login=str(uuid.uuid4())))
+        assert [reason["data"]["status"] for reason in reasons] == [503]
+        await end(visitor)
+
+    postgres.stop()
+    try:
+        talk(work())
+    finally:
+        postgres.start()
+
+
+def test_long_polling_and_other_sites_are_refused(hosts):
+    status, body = send(
+        "GET", f"http://127.0.0.1:{hosts.ports[0]}/socket.io/?EIO=4&transport=polling"
+    )
+    assert (status, body) == (400, b'"Invalid transport"')
+    status, _ = send(
+        "GET",
+        f"http://127.0.0.1:{hosts.ports[0]}/socket.io/?EIO=4&transport=websocket",
+        headers={"Origin": "https://elsewhere.example"},
+    )
+    assert status == 400
+
+
+def test_nothing_comes_before_the_token_or_the_join(hosts):
+    async def work():
+        client = socketio.AsyncClient(reconnection=False)
+        came = []
+        client.on("message", came.append)
+        await connect(client, hosts.ports[0], make_token())
+        [other] = await gather(1, hosts)
+        other.say("hello")
+        await until(lambda: other.heard)
+        assert came == []
+        await end(client)
+        await disperse([other])
+
+    talk(work())
+
+
+def test_a_message_crosses_hosts(hosts):
+    async def work():
+        people = await gather(4, hosts)
+        sent = people[0].say("hello")
+        await until(lambda: all(person.heard for person in people))
+        for person in people:
+            [message] = person.heard
+            assert message["sender"] == people[0].name
+            assert (message["client_id"], message["text"]) == (sent, "hello")
+            assert message["id"] == people[0].acknowledged[sent]["id"]
+        await disperse(people)
+
+    talk(work())
+
+
+def test_what_is_sent_again_elsewhere_is_not_doubled(hosts):
+    async def work():
+        [listener] = await gather(1, hosts)
+        token, said = make_token(), {"client_id": uuid.uuid4().hex, "text": "once"}
+        answers = []
+        for port in hosts.ports:
+            client = socketio.AsyncClient(reconnection=False)
+            await connect(client, port, token)
+            answers += [await client.call("send", said) for _ in range(2)]
+            answers.append(await client.call("send", said | {"text": "another"}))
+            await end(client)
+        assert len({answer["id"] for answer in answers if "id" in answer}) == 1
+        assert [answer.get("status") for answer in answers] == [None, None, 422] * 2
+        listener.say("last")
+        await until(lambda: listener.heard and listener.heard[-1]["text"] == "last")
+        assert [message["text"] for message in listener.heard] == ["once", "last"]
+        await disperse([listener])
+
+    talk(work())
+
+
+WRONG = [
+    ({"client_id": "a"}, "text"),
+    ({"client_id": "a", "text": ""}, "text"),
+    ({"client_id": "a", "text": 7}, "text"),
+    ({"client_id": "a", "text": "x" * 2001}, "text"),
+    ({"client_id": "", "text": "x"}, "client_id"),
+    ({"text": "x"}, "client_id"),
+    ({"client_id": "a", "text": "x", "more": 1}, "more"),
+    ("text", "_schema"),
+    (None, "_schema"),
+]
+
+
+def test_a_wrong_message_is_answered_with_its_field(hosts):
+    async def work():
+        client = socketio.AsyncClient(reconnection=False)
+        await connect(client, hosts.ports[0], make_token())
+        for data, field in WRONG:
+            answer = await client.call("send", data)
+            assert answer["status"] == 422
+            assert list(answer["errors"]) == [field]
+        assert (await client.call("join", {"last": "first"}))["errors"]["last"]
+        await end(client)
+
+    talk(work())
+
+
+def test_a_token_that_expires_ends_the_connection(hosts):
+    async def work():
+        client = socketio.AsyncClient(reconnection=False)
+        told = []
+        client.on("expired", lambda: told.append("expired"))
+        client.on("disconnect", lambda *_: told.append("disconnect"))
+        await connect(client, hosts.ports[0], make_token(seconds=2))
+        await until(lambda: told == ["expired", "disconnect"], 10)
+        await end(client)
+
+    talk(work())
+
+
+def test_a_client_gets_what_it_missed_or_hears_that_it_is_gone(hosts, store):
+    async def join(last):
+        client = socketio.AsyncClient(reconnection=False)
+        came = []
+        client.on("message", came.append)
+        await connect(client, hosts.ports[0], make_token())
+        answer = await client.call("join", {"last": last})
+        await end(client)
+        return answer, [message["text"] for message in came]
+
+    async def work():
+        [person] = await gather(1, hosts)
+        for n in range(1700):  # more than pages, and than processes remember
+            person.say(str(n))
+        await until(lambda: len(person.heard) == 1700, 120)
+        ids = [message["id"] for message in person.heard]
+        answer, texts = await join(ids[9])
+        assert answer == {"position": ids[-1], "missed": 1690, "complete": True}
+        assert texts == [str(n) for n in range(10, 1700)]
+        store.xtrim(STREAM, minid=ids[100], approximate=False)
+        for last, complete, missed in [(99, False, 1600), (100, True, 1599), (1699, True, 0)]:
+            answer, texts = await join(ids[last])
+            assert (answer["complete"], answer["missed"]) == (complete, missed)
+            assert len(texts) == missed
+        answer, _ = await join("999999999999999-0")
+        assert answer == {"position": ids[-1], "missed": 0, "complete": False}
+        await disperse([person])
+
+    talk(work())
+
+
+def test_the_stream_is_bounded(hosts, store):
+    pipeline = store.pipeline()
+    for n in range(12_000):
+        pipeline.xadd(STREAM, {"sender": "x", "client_id": str(n), "text": "x"})
+    pipeline.execute()
+
+    async def work():
+        [person] = await gather(1, hosts)
+        person.say()
+        await until(lambda: person.acknowledged)
+        await disperse([person])
+
+    talk(work())
+    assert store.xlen(STREAM) <= 10_100
+
+
+async def speak(people, seconds, every=0.05):
+    """Have a third of them talk for a while."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for person in people[::3]:
+            person.say()
+        await asyncio.sleep(every)
+
+
+async def all_heard(people):
+    """Wait until everyone has as much as was said; verify() tells what exactly."""
+    said = sum(1 for person in people[::3] for _ in range(next(person._numbers)))
+    await until(lambda: sum(len(person.acknowledged) for person in people) >= said, 120)
+    await until(lambda: all(len(heard(person, people)) >= said for person in people), 120)
+    await asyncio.sleep(0.5)  # for what would come twice
+    assert said > 500
+
+
+def test_nothing_is_lost_or_doubled_when_processes_are_replaced(hosts):
+    async def work():
+        people = await gather(60, hosts)
+        talking = asyncio.create_task(speak(people, 14, 0.2))
+        for n in range(2):
+            await asyncio.sleep(1)
+            await asyncio.to_thread(hosts.replace, n)
+        await talking
+        await all_heard(people)
+        verify(people)
+        assert all(len(person.joins) > 1 for person in people), "the replacement went unnoticed"
+        assert all(join["complete"] for person in people for join in person.joins)
+        pauses = [each["reconnect_after_ms"] for person in people for each in person.farewells]
+        assert len(pauses) >= 60
+        assert len(set(pauses)) > 20, "no jitter"
+        await disperse(people)
+
+    talk(work())
+
+
+def test_nothing_is_lost_or_doubled_when_redis_is_killed(hosts, redis_server):
+    async def work():
+        people = await gather(60, hosts)
+        talking = asyncio.create_task(speak(people, 8, 0.2))
+        await asyncio.sleep(1)
+        await asyncio.to_thread(redis_server.kill)
+        await asyncio.sleep(2)
+        await asyncio.to_thread(redis_server.start)
+        await talking
+        await all_heard(people)
+        verify(people)
+        await disperse(people)
+
+    talk(work())
