@@ -7,7 +7,7 @@ import itertools
 import aiohttp
 import socketio
 
-CAME = 20  # seconds after which something that must come does not
+CAME = 40  # seconds after which something that must come does not
 
 
 class Person:
@@ -20,7 +20,7 @@ class Person:
         self.name, self.token = name, token
         self.ports = itertools.cycle(ports)  # another process at each attempt
         self.heard, self.joins, self.farewells = [], [], []
-        self.acknowledged = {}
+        self.errors, self.acknowledged = [], {}
         self.last = None
         self._unsent = {}
         self._numbers = itertools.count()
@@ -37,7 +37,12 @@ class Person:
     async def come(self):
         """Connect for the first time."""
         self._task = asyncio.create_task(self._stay())
-        await until(lambda: self.joins)
+        try:
+            await until(lambda: self.joins or self._task.done())
+        except TimeoutError:
+            raise AssertionError(f"{self.name} could not join: {self.errors}") from None
+        if self._task.done():
+            await self._task  # raises what ended it
 
     async def go(self):
         """Leave for good."""
@@ -50,8 +55,8 @@ class Person:
             client = socketio.AsyncClient(reconnection=False)
             try:
                 await self._visit(client)
-            except (socketio.exceptions.SocketIOError, aiohttp.ClientError, OSError):
-                pass  # it tries again
+            except (socketio.exceptions.SocketIOError, aiohttp.ClientError, OSError) as error:
+                self.errors.append(error)  # it tries again
             finally:
                 await end(client)
             await asyncio.sleep(0.1)
