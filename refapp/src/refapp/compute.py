@@ -15,13 +15,21 @@ bp = Blueprint("compute", __name__, description="CPU-bound work, in processes of
 
 PROGRAM = Path(__file__).with_name("subset_sum.py")
 NUMBER = 10**12
+NUMBERS = 64
+SUM = NUMBER * NUMBERS
 MATCHES = 10_000  # after which a stream ends: 64 zeros have 2^64 subsets
 SEND = 5.0  # seconds that a client may take for a line
 RETRY = 5  # seconds; about a quarter of what a computation may take
 
 
+_SPACE, _NUMBER = r"[ \t\n\r]*", r"-?(0|[1-9][0-9]{0,11}|10{12})"
+_ITEM = _SPACE + _NUMBER + _SPACE
+# What Numbers takes, for the document.
+LIST = rf"^{_SPACE}\[{_ITEM}(,{_ITEM}){{0,{NUMBERS - 1}}}\]{_SPACE}$"
+
+
 class Numbers(fields.Field):
-    """A JSON list of whole numbers, as text."""
+    """A JSON list of some whole numbers, as text."""
 
     def _deserialize(self, value, attr, data, **kwargs):
         try:
@@ -30,6 +38,8 @@ class Numbers(fields.Field):
             raise ValidationError("Not JSON.") from None
         if not isinstance(found, list):
             raise ValidationError("Not a list.")
+        if not 1 <= len(found) <= NUMBERS:
+            raise ValidationError(f"From 1 to {NUMBERS} numbers only.")
         if any(type(n) is not int or abs(n) > NUMBER for n in found):
             raise ValidationError(f"Whole numbers from -{NUMBER} to {NUMBER} only.")
         return found
@@ -40,14 +50,14 @@ class Task(Schema):
 
     data = Numbers(
         required=True,
-        validate=validate.Length(1, 64),
         metadata={
             "type": "string",
-            "description": "A JSON list of 1 to 64 whole numbers.",
+            "pattern": LIST,
+            "description": f"A JSON list of 1 to {NUMBERS} whole numbers.",
             "example": "[1,2,-3,4]",
         },
     )
-    sum = fields.Integer(required=True, validate=validate.Range(-NUMBER * 64, NUMBER * 64))
+    sum = fields.Integer(required=True, validate=validate.Range(-SUM, SUM))
 
 
 class Line(Schema):
