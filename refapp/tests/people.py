@@ -41,8 +41,13 @@ class Person:
             await until(lambda: self.joins or self._task.done())
         except TimeoutError:
             raise AssertionError(f"{self.name} could not join: {self.errors}") from None
+        self.there()
+
+    def there(self):
+        """Return True, or raise what ended its attempts."""
         if self._task.done():
-            await self._task  # raises what ended it
+            self._task.result()
+        return True
 
     async def go(self):
         """Leave for good."""
