@@ -47,8 +47,10 @@ def test_a_killed_worker_is_replaced_and_logged(listener, start):
 def test_every_line_of_the_log_is_json(start):
     web = start("release-0")
     web.stop()
-    for line in web.read_log().splitlines():
-        assert json.loads(line)["message"]
+    lines = [json.loads(line) for line in web.read_log().splitlines()]
+    assert all(line["message"] for line in lines)
+    assert "refapp.access" in {line["logger"] for line in lines}
+    assert "gunicorn.access" not in {line["logger"] for line in lines}
 
 
 def test_metrics_add_up_over_the_workers(listener, start):

@@ -89,6 +89,8 @@ def configure():
         if isinstance(logger, logging.Logger):
             logger.handlers.clear()
             logger.propagate = True
+    # It would say each request again, with its query. `accesslog = None` does not stop it.
+    logging.getLogger("gunicorn.access").disabled = True
     for name in CHATTER:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
