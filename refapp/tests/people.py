@@ -34,6 +34,10 @@ class Person:
         self._wake.set()
         return client_id
 
+    def waits(self):
+        """Return how many messages are not yet acknowledged."""
+        return len(self._unsent)
+
     async def come(self):
         """Connect for the first time."""
         self._task = asyncio.create_task(self._stay())
@@ -92,9 +96,9 @@ class Person:
 
 async def connect(client, port, token):
     """Connect the way the page does."""
-    await client.connect(
-        f"http://127.0.0.1:{port}", auth={"token": token}, transports=["websocket"], wait_timeout=5
-    )
+    url = f"http://127.0.0.1:{port}"
+    async with asyncio.timeout(10):  # the client waits without an end for the first packet
+        await client.connect(url, auth={"token": token}, transports=["websocket"], wait_timeout=5)
 
 
 async def end(client):

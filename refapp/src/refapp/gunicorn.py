@@ -3,6 +3,7 @@
 Sockets come from systemd (LISTEN_FDS): the type's port and the instance's probe socket.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -31,6 +32,18 @@ keepalive = 75
 # For the same reason a stopping worker must outwait them: it answers what still arrives on a
 # kept connection, with "Connection: close". gunicorn waits 2 s and has no setting for it.
 gthread.STOP_KEEPALIVE_LINGER = 4.0
+
+
+class Connection(gthread.TConn):
+    """A connection whose socket may be closed already, as that of a WebSocket is."""
+
+    def close(self, graceful=False):
+        """Close it. gunicorn counts one twice that fails: a stopping worker then leaves early."""
+        with contextlib.suppress(OSError):
+            super().close(graceful)
+
+
+gthread.TConn = Connection
 # A worker whose main loop hangs is killed; requests have shorter limits of their own.
 timeout = 30
 # Longer than the longest request, shorter than the unit's stop timeout.

@@ -13,12 +13,19 @@ from .. import messages
 from ..metrics import CLIENTS, DELIVERED
 from ..redis import AwayError
 from ..streams import BEGINNING, later
+from .packets import encoded
 
 log = logging.getLogger(__name__)
 
+RECENT = 2 * messages.PAGE  # messages that a process remembers, for clients that come back
+READERS = 4  # clients at a time that older messages are read from Redis for
 CATCH_UP = 2.0  # seconds to wait for this process to see what a client saw through another
 UNREAD = 2_000  # packets a client may be behind; it is closed then, and comes back for the rest
 GOODBYE = 2.0  # seconds a client has to take what was sent before its connection is cut
+
+
+class GoneError(Exception):
+    """The client went while it was brought up to date."""
 
 
 @dataclass(eq=False)
@@ -39,7 +46,9 @@ class Clients:
         self._clients = {}
         self._closing = []  # (when to cut it, connection)
         self._position = None
-        self._recent = deque(maxlen=2 * messages.PAGE)
+        self._recent = deque(maxlen=RECENT)  # (id, packet)
+        # With a hundred at once each would wait so long for its turn that Redis seems away.
+        self._reading = threading.BoundedSemaphore(READERS)
         # Held while messages are handed out, so that nobody joins in the middle of it.
         self._moved = threading.Condition(threading.RLock())
 
@@ -68,8 +77,8 @@ class Clients:
         """Return the position to follow the stream from; raises AwayError."""
         with self._moved:
             if self._position is None:
-                self._recent.extend(messages.latest(messages.PAGE))
-                self._position = self._recent[-1]["id"] if self._recent else BEGINNING
+                self._recent.extend(map(self._packet, messages.latest(RECENT)))
+                self._position = self._recent[-1][0] if self._recent else BEGINNING
                 self._moved.notify_all()
             return self._position
 
@@ -78,10 +87,11 @@ class Clients:
         with self._moved:
             live = [client for client in self._clients.values() if client.live]
             for entry in entries:
-                message = messages.message(*entry)
-                self._recent.append(message)
+                entry_id, packet = self._packet(messages.message(*entry))
+                self._recent.append((entry_id, packet))
                 for client in live:
-                    self._send(client, message)
+                    self._send(client, packet)
+            DELIVERED.inc(len(entries) * len(live))
             self._position = entries[-1][0]
             self._moved.notify_all()
 
@@ -90,7 +100,8 @@ class Clients:
 
         Returns where it is now, how many messages it had missed, and whether all of them were
         still kept. Live messages are held back until the last missed one is sent: a client
-        that saw a newer one first would give a wrong `last` the next time. Raises AwayError.
+        that saw a newer one first would give a wrong `last` the next time. Raises AwayError,
+        GoneError.
         """
         missed, complete = 0, True
         with self._moved:
@@ -107,32 +118,55 @@ class Clients:
         with self._moved:
             if not self._remembers(seen):  # it took so long that a thousand came meanwhile
                 raise AwayError
-            for message in self._recent:
-                if later(message["id"], seen):
-                    self._send(client, message)
-                    missed += 1
+            last_ones = [packet for entry_id, packet in self._recent if later(entry_id, seen)]
+            for packet in last_ones:
+                self._send(client, packet)
+            DELIVERED.inc(len(last_ones))
+            missed += len(last_ones)
             client.live = True
             return {"position": self._position, "missed": missed, "complete": complete}
 
     def _remembers(self, position):
         """Return whether all that came after a position is in memory: mostly so on a deploy."""
-        oldest = self._recent[0]["id"] if self._recent else self._position
+        oldest = self._recent[0][0] if self._recent else self._position
         return not later(oldest, position)
 
     def _replay(self, client, seen):
         missed = 0
-        while page := messages.after(seen, self._position):
+        while page := self._page(client, seen):
             for message in page:
-                self._send(client, message)
+                self._send(client, encoded("message", message))
+            DELIVERED.inc(len(page))
+            # No faster than it reads, or it would be closed as one that does not.
+            while self._unread(client) > messages.PAGE:
+                self._check(client)
+                time.sleep(0.05)
             seen, missed = page[-1]["id"], missed + len(page)
             if len(page) < messages.PAGE:
                 break
         return seen, missed
 
-    def _send(self, client, message):
+    def _page(self, client, seen):
+        with self._reading:
+            # Who has waited for too long comes back, to another thread: work for connections
+            # that are no more would leave no time for those that are.
+            self._check(client)
+            return messages.after(seen, self._position)
+
+    def _check(self, client):
+        # The thread that reads from the connection closes it when its other end has; nobody
+        # else would notice while an event of this client is being handled.
+        if client.sid not in self._clients or client.connection.fileno() < 0:
+            raise GoneError
+
+    @staticmethod
+    def _packet(message):
+        return message["id"], encoded("message", message)
+
+    def _send(self, client, packet):
         try:
-            self._server.emit("message", message, to=client.sid)
-            DELIVERED.inc()
+            if engine := self._engine(client):
+                engine.send(packet)
         except Exception as error:  # one that is just going must not cost the others theirs
             log.info("client is gone", extra={"error": type(error).__name__})
             self.close(client)
@@ -152,15 +186,18 @@ class Clients:
         engine_sid = self._server.manager.eio_sid_from_sid(client.sid, "/")
         return self._server.eio.sockets.get(engine_sid)
 
+    def _unread(self, client):
+        engine = self._engine(client)
+        return engine.queue.qsize() if engine else 0
+
     def tidy(self):
         """Send clients away whose token has expired, or who do not read; cut who was closed."""
         for client in self.all():
-            engine = self._engine(client)
             if client.claims["exp"] < time.time():
                 # Not closed but refused: it would only come back with the same token.
                 self._server.emit("expired", to=client.sid)
                 self._server.disconnect(client.sid)
-            elif engine and engine.queue.qsize() > UNREAD:
+            elif self._unread(client) > UNREAD:
                 log.warning("client does not read", extra={"user": client.claims.get("name")})
                 self.close(client)
         now = time.monotonic()

@@ -29,7 +29,7 @@ from werkzeug.exceptions import ServiceUnavailable
 from .. import messages, presence
 from ..chat import closed_for
 from ..redis import AwayError
-from .clients import Client, Clients
+from .clients import Client, Clients, GoneError
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class Realtime:
                 time.sleep(0.1)
 
     def _give_up(self, client, error):
-        level = logging.INFO if isinstance(error, AwayError) else logging.ERROR
+        level = logging.INFO if isinstance(error, AwayError | GoneError) else logging.ERROR
         log.log(level, "connection given up", exc_info=None if level < logging.ERROR else error)
         self.clients.close(client)
         return self.server.not_handled

@@ -4,11 +4,13 @@ import signal
 import threading
 
 import socketio
+from gunicorn import util
 
 from ..extensions import redis
 from ..messages import STREAM
 from ..streams import Follower
 from ..wsgi import app as web
+from .clients import GOODBYE
 from .server import Realtime
 
 SPREAD = 2.0  # seconds over which a stopping process sends its clients away
@@ -16,21 +18,41 @@ SPREAD = 2.0  # seconds over which a stopping process sends its clients away
 realtime = Realtime(web)
 realtime.start()
 Follower(redis, STREAM, realtime.clients.begin, realtime.clients.deliver).start()
-app = socketio.WSGIApp(realtime.server, web)
+sockets = socketio.WSGIApp(realtime.server, web)
+stopping = threading.Event()
 
 
-def leave_at(number):
+def app(environ, start_response):
+    """Answer a request, or serve a WebSocket until it ends."""
+    try:
+        return sockets(environ, start_response)
+    except StopIteration:  # a WebSocket has ended
+        # The other end may take its time to hang up. gunicorn would wait for it in the thread
+        # that accepts connections.
+        util.close_graceful(environ["gunicorn.socket"], GOODBYE)
+        raise
+
+
+def leave():
     """When the server is told to stop, begin by sending the clients to another process.
 
     gunicorn itself would wait for them to go, and at the end of its grace cut them off.
     """
-    stop = signal.getsignal(number)
+    stopping.wait()
+    realtime.clients.leave(SPREAD)
 
-    def leave(*args):
-        threading.Thread(target=realtime.clients.leave, args=[SPREAD], name="leave").start()
+
+def leave_at(number):
+    """Leave on a signal, before the server does what it does on it."""
+    stop = signal.getsignal(number)
+    # Not started by the handler: it may interrupt the start of another thread, and its lock.
+    threading.Thread(target=leave, name="leave", daemon=True).start()
+
+    def told(*args):
+        stopping.set()
         stop(*args)
 
-    signal.signal(number, leave)
+    signal.signal(number, told)
 
 
 if callable(signal.getsignal(signal.SIGTERM)):  # a server has set it before it loaded us
