@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from amounts import amount
 from conftest import build, make_environ
 from services import send
 from test_sales import eventually
@@ -130,8 +131,9 @@ class Reaper:
 def test_workers_that_die_all_the_time_cost_what_they_were_at(start):
     """Without a balancer, which would repeat them, the requests of a dying worker are lost."""
     web = start("release-0", workers=4)
-    with Reaper(web, within=10) as reaper:
-        bodies, failed = asyncio.run(hammer(web.port, connections=200, seconds=10))
+    seconds = amount(5, 10)
+    with Reaper(web, within=seconds) as reaper:
+        bodies, failed = asyncio.run(hammer(web.port, connections=200, seconds=seconds + 1))
     ratio = len(bodies) / (len(bodies) + failed)
     print(f"{reaper.crashes} crashes: {failed} of {len(bodies) + failed} failed, {ratio:.2%} good")
     assert reaper.crashes >= 4

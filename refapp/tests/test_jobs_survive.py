@@ -8,10 +8,11 @@ import time
 import uuid
 
 import pytest
+from amounts import amount
 from refapp.sales import total_path
 from workers import eventually
 
-JOBS = int(os.environ.get("REFAPP_TEST_JOBS", "500"))
+JOBS = int(os.environ.get("REFAPP_TEST_JOBS") or amount(150, 500))
 
 
 @pytest.fixture
@@ -19,8 +20,8 @@ def imports(submit, item):
     """Ask for jobs that each record one sale, of its own amount."""
 
     def imports(count):
-        for amount in range(1, count + 1):
-            submit("sales-import", args={"sales": [{"item": item, "amount": amount}]})
+        for worth in range(1, count + 1):
+            submit("sales-import", args={"sales": [{"item": item, "amount": worth}]})
 
     return imports
 

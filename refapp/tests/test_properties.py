@@ -5,6 +5,7 @@ import uuid
 import pytest
 import requests
 import schemathesis
+from amounts import amount
 from conftest import ADMIN_PASSWORD, forget_settings, make_environ
 from host import Host
 from hypothesis import HealthCheck, settings
@@ -13,7 +14,7 @@ from refapp.factory import create_app
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 PASSWORD = "a long enough one"
-EXAMPLES = 10  # of each way to make them up, an operation
+EXAMPLES = amount(3, 10)  # of each way to make them up, an operation
 
 
 @pytest.fixture(scope="module")
