@@ -4,6 +4,7 @@ import asyncio
 import socket
 import tempfile
 import uuid
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from services import PASSWORD, send
 from web import Web
 
 STREAM = "refapp:messages"
+SPREAD = 2.0  # seconds over which a process sends its clients away
 
 
 @pytest.fixture
@@ -45,11 +47,12 @@ class Hosts:
         self._environ, self._directory = environ, directory
         self._listeners = [socket.create_server(("127.0.0.1", 0), backlog=512) for _ in range(2)]
         self.ports = [listener.getsockname()[1] for listener in self._listeners]
-        self.live = [self._run(n, 0) for n in range(2)]
+        self._release = 0
+        self.live = [self._run(n) for n in range(2)]
 
-    def _run(self, n, release):
+    def _run(self, n):
         environ = self._environ | {"APP_HOST": f"app{n}"}
-        name = f"app{n}-{release}"
+        name = f"app{n}-{self._release}"
         app = "refapp.realtime.wsgi:app"
         return Web(environ, self._listeners[n], self._directory, name, app=app)
 
@@ -61,10 +64,13 @@ class Hosts:
             listener.close()
 
     def replace(self, n):
-        """Start a release beside the live one of a host, then stop that one."""
-        old, self.live[n] = self.live[n], self._run(n, 1)
+        """Start a release beside the live one of a host, then stop that one; return its log."""
+        self._release += 1
+        old, self.live[n] = self.live[n], self._run(n)
         assert old.stop() == 0, old.read_log()
+        lines = old.lines()
         old.log.close()
+        return lines
 
 
 def talk(work):
@@ -291,6 +297,27 @@ def test_nothing_is_lost_or_doubled_when_processes_are_replaced(hosts):
         await disperse(people)
 
     talk(work())
+
+
+def test_a_worker_stays_until_its_last_client_has_gone(hosts):
+    async def work():
+        people = await gather(24, hosts)
+        lines = await asyncio.to_thread(hosts.replace, 0)
+        await disperse(people)
+        return lines
+
+    lines = asyncio.run(work())
+    told = [line for line in lines if line["message"] == "sending clients away"]
+    assert sum(line["clients"] for line in told) >= 12
+    for line in told:
+        [exits] = [
+            datetime.fromisoformat(each["time"])
+            for each in lines
+            if each["pid"] == line["pid"] and each["message"].startswith("Worker exiting")
+        ]
+        stayed = (exits - datetime.fromisoformat(line["time"])).total_seconds()
+        if line["clients"]:
+            assert stayed >= SPREAD * (1 - 1 / line["clients"]), line
 
 
 def test_nothing_is_lost_or_doubled_when_redis_is_killed(hosts, redis_server):
