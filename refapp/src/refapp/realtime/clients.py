@@ -9,6 +9,8 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
+from engineio.socket import Socket
+
 from .. import messages
 from ..metrics import CLIENTS, DELIVERED
 from ..redis import AwayError
@@ -35,6 +37,7 @@ class Client:
     sid: str
     claims: dict
     connection: socket.socket
+    engine: Socket  # of Engine.IO, with the queue of what is to be sent
     live: bool = False
 
 
@@ -138,7 +141,7 @@ class Clients:
                 self._send(client, encoded("message", message))
             DELIVERED.inc(len(page))
             # No faster than it reads, or it would be closed as one that does not.
-            while self._unread(client) > messages.PAGE:
+            while client.engine.queue.qsize() > messages.PAGE:
                 self._check(client)
                 time.sleep(0.05)
             seen, missed = page[-1]["id"], missed + len(page)
@@ -165,8 +168,8 @@ class Clients:
 
     def _send(self, client, packet):
         try:
-            if engine := self._engine(client):
-                engine.send(packet)
+            if not client.engine.closed:
+                client.engine.send(packet)
         except Exception as error:  # one that is just going must not cost the others theirs
             log.info("client is gone", extra={"error": type(error).__name__})
             self.close(client)
@@ -178,17 +181,7 @@ class Clients:
         """
         self.remove(client.sid)
         self._closing.append((time.monotonic() + GOODBYE, client.connection))
-        engine = self._engine(client)
-        if engine:
-            engine.close(wait=False, reason=self._server.reason.SERVER_DISCONNECT)
-
-    def _engine(self, client):
-        engine_sid = self._server.manager.eio_sid_from_sid(client.sid, "/")
-        return self._server.eio.sockets.get(engine_sid)
-
-    def _unread(self, client):
-        engine = self._engine(client)
-        return engine.queue.qsize() if engine else 0
+        client.engine.close(wait=False, reason=self._server.reason.SERVER_DISCONNECT)
 
     def tidy(self):
         """Send clients away whose token has expired, or who do not read; cut who was closed."""
@@ -197,7 +190,7 @@ class Clients:
                 # Not closed but refused: it would only come back with the same token.
                 self._server.emit("expired", to=client.sid)
                 self._server.disconnect(client.sid)
-            elif self._unread(client) > UNREAD:
+            elif client.engine.queue.qsize() > UNREAD:
                 log.warning("client does not read", extra={"user": client.claims.get("name")})
                 self.close(client)
         now = time.monotonic()

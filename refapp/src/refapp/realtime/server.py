@@ -90,7 +90,8 @@ class Realtime:
             raise socketio.exceptions.ConnectionRefusedError(
                 error.description, {"status": 503}
             ) from None
-        self.clients.add(Client(sid, claims, environ["gunicorn.socket"]))
+        engine = self.server.eio.sockets[self.server.manager.eio_sid_from_sid(sid, "/")]
+        self.clients.add(Client(sid, claims, environ["gunicorn.socket"], engine))
 
     def _claims(self, environ, token):
         # As the header of a request, so that all that is checked of one is checked here.
