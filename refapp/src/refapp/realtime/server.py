@@ -32,6 +32,9 @@ from ..redis import AwayError
 from .clients import Client, Clients, GoneError
 
 log = logging.getLogger(__name__)
+# Left alone, the libraries write plain text to stderr. Below an error they tell of each packet.
+protocol_log = logging.getLogger(f"{__name__}.protocol")
+protocol_log.setLevel(logging.ERROR)
 
 PATIENCE = 4.0  # seconds that a message waits for Redis before its connection is closed
 TIDY = 1.0
@@ -65,6 +68,8 @@ class Realtime:
             ping_interval=10,
             ping_timeout=15,
             max_http_buffer_size=LARGEST,
+            logger=protocol_log,
+            engineio_logger=protocol_log,
         )
         self.clients = Clients(self.server)
         self.server.on("connect", self.connect)
