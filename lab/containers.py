@@ -142,9 +142,12 @@ class Lab:
                self.network)  # fmt: skip
 
     def _arguments(self, host: Host, image_name: str, runtime: str) -> list[str]:
+        # As with a machine, an address keeps its card: neighbours remember where it was.
+        card = "02:00:" + ":".join(f"{int(part):02x}" for part in host.address.split("."))
         return [
             "--runtime", runtime, "--systemd=always", "--stop-signal", "SIGRTMIN+3",
-            "--network", self.network, "--ip", host.address, "--hostname", host.name,
+            "--network", self.network, "--ip", host.address, "--mac-address", card,
+            "--hostname", host.name,
             "--no-hosts", "--cap-add", CAPABILITIES, "--shm-size", "256m", *limits(),
             "-v", f"{files.HOST_FILES}:/etc/evenkeel-lab:ro", image_name, "/sbin/init",
         ]  # fmt: skip
