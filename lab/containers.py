@@ -78,7 +78,7 @@ def allow_watchers() -> None:
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
     """Wait for other labs of this machine that make what all share: keys, images, networks."""
-    with Path(tempfile.gettempdir(), "evenkeel-lab.lock").open("w") as lock:
+    with Path(tempfile.gettempdir(), "evenkeel-lab.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
