@@ -78,7 +78,7 @@ def allow_watchers() -> None:
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
     """Wait for other labs of this machine that make what all share: keys, images, networks."""
-    with Path(tempfile.gettempdir(), "evenkeel-lab.lock").open("w") as lock:
+    with Path(tempfile.gettempdir(), "evenkeel-lab.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -142,9 +142,12 @@ class Lab:
                self.network)  # fmt: skip
 
     def _arguments(self, host: Host, image_name: str, runtime: str) -> list[str]:
+        # As with a machine, an address keeps its card: neighbours remember where it was.
+        card = "02:00:" + ":".join(f"{int(part):02x}" for part in host.address.split("."))
         return [
             "--runtime", runtime, "--systemd=always", "--stop-signal", "SIGRTMIN+3",
-            "--network", self.network, "--ip", host.address, "--hostname", host.name,
+            "--network", self.network, "--ip", host.address, "--mac-address", card,
+            "--hostname", host.name,
             "--no-hosts", "--cap-add", CAPABILITIES, "--shm-size", "256m", *limits(),
             "-v", f"{files.HOST_FILES}:/etc/evenkeel-lab:ro", image_name, "/sbin/init",
         ]  # fmt: skip

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Run `molecule test` for scenarios, so many at a time; print a line for each, and the whole
-# output of those that fail. Usage: tests/molecule.sh JOBS SCENARIO...
+# Run `molecule test` for scenarios, so many at a time; print a line for each, and what went wrong
+# in those that fail. Usage: tests/molecule.sh JOBS SCENARIO...
 set -u
 export NO_COLOR=1 # with colours Molecule draws boxes, which break lines apart
 jobs=$1

@@ -56,6 +56,7 @@ class Fleet:
     required: set[str] = field(default_factory=set)  # those that a role can't do without
     derived: dict[str, str] = field(default_factory=dict)  # set by the playbooks, and where
     words: set[str] = field(default_factory=set)  # names that playbooks and templates read
+    files: dict[str, str] = field(default_factory=dict)  # of the controller, by variable
     renamed: dict[str, str] = field(default_factory=dict)
 
 
@@ -155,6 +156,14 @@ def example_problems(fleet):
             yield f"{variable.name} in {variable.source} still has {found[0]}: write your own"
 
 
+def file_problems(fleet):
+    """Files of the controller that variables name and that are not there."""
+    sources = {variable.name: variable.source for variable in fleet.variables}
+    for name, path in fleet.files.items():
+        if not EXAMPLE.search(path) and not Path(path).is_file():
+            yield f"{name} in {sources[name]}: there is no file {path}: put it there, or correct it"
+
+
 def port_problems(fleet, table):
     """Tiers, or processes of the app, that share a host and want one port."""
     wanted = {}
@@ -204,6 +213,7 @@ class ActionModule(ActionBase):
             *variable_problems(fleet),
             *secret_problems(fleet),
             *example_problems(fleet),
+            *file_problems(fleet),
             *port_problems(fleet, args["ports"]),
         ]
         return result
@@ -241,6 +251,13 @@ class ActionModule(ActionBase):
             required=required - {key for text in texts for key in KEY.findall(text)},
             derived=derived,
             words=set(WORD.findall(words)),
+            files={
+                variable.name: path
+                for variable in variables
+                if variable.name.endswith("_file")
+                for host in groups["all"][:1]
+                if (path := _value(hostvars, host, variable.name)) and Path(path).is_absolute()
+            },
             renamed=renamed,
         )
 

@@ -6,6 +6,7 @@ from plugins.action.preflight_inventory import (
     Variable,
     address_problems,
     example_problems,
+    file_problems,
     port_problems,
     secret_problems,
     tier_problems,
@@ -73,6 +74,17 @@ def test_secrets_never_show_their_value():
 def test_names_left_from_the_template():
     fleet = Fleet(variables=[Variable("fleet_names", ["www.example.com"], "f.yml")])
     assert "still has www.example.com" in only(example_problems(fleet))
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    there, missing = tmp_path / "site.pem", tmp_path / "site.key"
+    there.touch()
+    fleet = Fleet(
+        variables=[Variable("a_file", "{{ x }}", "f.yml"), Variable("b_file", "{{ x }}", "f.yml")],
+        files={"a_file": str(there), "b_file": str(missing)},
+    )
+    line = only(file_problems(fleet))
+    assert line.startswith(f"b_file in f.yml: there is no file {missing}: put it there")
 
 
 def test_two_tiers_that_share_a_port():

@@ -123,6 +123,16 @@ def test_pages_do_not_leak(ask, host):
     assert "nginx/" not in host.check_output(f"curl -sSk -m 5 -D - -o /dev/null {SITE}/a")
 
 
+def test_an_overlong_address_is_refused_and_not_passed_on(host):
+    """As long as nginx's buffer and no longer: what it left unread would reset the answer."""
+    said = host.check_output(
+        "(printf 'GET /'; head -c 16379 /dev/zero | tr '\\0' x; sleep 2) | "
+        "timeout 10 openssl s_client -quiet -connect 10.87.15.11:443 2>/dev/null"
+    )
+    assert " 414 " in said.splitlines()[0]
+    assert "nginx/" not in said
+
+
 def test_the_maintenance_page_needs_no_reload(ask, host):
     try:
         host.check_output("touch /etc/nginx/maintenance.on")
