@@ -113,5 +113,5 @@ def test_ready_with_everything_there(client):
 def test_a_stranger_learns_no_setting(monkeypatch):
     app = build(monkeypatch, make_environ())
     text = "".join(app.test_client().get(p).text for p in ("/", "/whoami", "/readyz", "/metrics"))
-    assert "hidden" not in text
+    assert "refapp:hidden" not in text
     assert "s3-secret" not in text

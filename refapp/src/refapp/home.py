@@ -1,7 +1,7 @@
 """The page that shows the patterns at work, each in a panel: see static/js for what moves in it."""
 
 from flask import Blueprint, current_app, redirect, render_template, request, url_for
-from werkzeug.exceptions import Forbidden
+from werkzeug.exceptions import Forbidden, ServiceUnavailable
 
 from . import account, admin, errors
 from .cron.schedule import SCHEDULES
@@ -30,12 +30,17 @@ def index():
 def page(status=200, wrong=None):
     """Return the page; `wrong` says what is wrong with a setting, by its name.
 
-    Without a session it needs no other tier, so that strangers see it whatever is away.
+    It needs no other tier: while nobody can be recognised, all see what strangers see.
     """
+    try:
+        me, away = account.current(), None
+    except ServiceUnavailable as error:
+        me, away = None, error.description
     text = render_template(
         "index.html",
         config=current_app.config,
-        me=account.current(),
+        me=me,
+        away=away,
         schedules=SCHEDULES,
         settings=[admin.described(name) for name in DECLARED],
         wrong=wrong or {},

@@ -36,21 +36,21 @@ export default () => ({
   },
 
   async ask() {
-    let colour = "failed";
+    let shade = "failed";
     try {
-      colour = this.count(await ask("/whoami"));
+      shade = this.count(await ask("/whoami"));
     } catch {
       this.failed += 1;
     }
     this.sent += 1;
-    this.recent.push({ number: this.sent, colour });
+    this.recent.push({ number: this.sent, colour: shade });
     if (this.recent.length > SHOWN) this.recent.shift();
   },
 
   // Counts an answer; returns the colour of its host.
   count(who) {
     const host = this.find(this.hosts, "name", who.host, () => ({
-      colour: `host-${this.hosts.length % COLOURS}`,
+      colour: colour(who.host),
       count: 0,
       processes: [],
       releases: [],
@@ -77,3 +77,9 @@ export default () => ({
     return list.find((each) => each[key] === name);
   },
 });
+
+// The same for a host on every visit; hosts that are numbered have different ones.
+function colour(host) {
+  const sum = [...host].reduce((total, each) => total + each.codePointAt(0), 0);
+  return `host-${sum % COLOURS}`;
+}

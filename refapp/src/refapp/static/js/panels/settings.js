@@ -5,10 +5,11 @@ import { attempt, sleep } from "../tools.js";
 const ASKED = 30; // times, by whatever processes the balancer chooses
 
 export default () => ({
-  news: "",
+  news: "Whoever saves hears which processes have the new value.",
   problem: "",
 
   async change({ target: form }) {
+    this.news = "";
     const { name, type } = form.dataset;
     const input = form.elements.value;
     const value = type === "boolean" ? input.checked : input.value;

@@ -2,6 +2,7 @@
 import { api, Problem } from "../api.js";
 import { attempt, weight } from "../tools.js";
 
+const SHOWN = 4;
 const LARGEST = 20e6; // bytes; the store takes far larger ones, in parts
 
 export default () => ({
@@ -22,7 +23,7 @@ export default () => ({
   async look() {
     const { uploads } = await api("GET", "/uploads?limit=20");
     const pictures = uploads.filter((file) => file.content_type.startsWith("image/"));
-    this.files = pictures.slice(0, 6).map((file) => ({ ...file, weight: weight(file.size) }));
+    this.files = pictures.slice(0, SHOWN).map((file) => ({ ...file, weight: weight(file.size) }));
   },
 
   async send() {
