@@ -98,8 +98,8 @@ def test_a_picture_is_uploaded_and_seen(admin, tmp_path, object_store):
 def test_jobs_are_watched_to_their_end_and_dead_ones_retried(admin):
     progress = admin.watch(admin.queue("Five seconds of work"), "done")
     assert progress == sorted(progress)
-    assert len(progress) > 3, "it moved"
     assert progress[-1] == 100
+    assert len(progress) > 2, "it moved"
     dead = admin.queue("Work that fails twice, then is dead")
     admin.watch(dead, "dead")
     entry = f"#jobs-dead [data-id='{dead}']"

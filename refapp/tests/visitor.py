@@ -188,10 +188,11 @@ class Visitor:
 
         def ended():
             entry = self.find(f"#jobs-mine [data-id='{job_id}']")
+            now = entry.get_attribute("data-state")  # before the bar, which goes on meanwhile
             value = float(entry.find_element(By.TAG_NAME, "progress").get_property("value"))
             if value not in seen:
                 seen.append(value)
-            return entry.get_attribute("data-state") == state
+            return now == state
 
         self.until(ended, seconds)
         return seen
