@@ -31,7 +31,8 @@ def site(session_environ, directory, redis_server):
             listeners.append(socket.create_server(("127.0.0.1", 0), backlog=512))
             (here / host / kind).mkdir(parents=True)
             given = environ | {"APP_HOST": host, "APP_PROCESS": kind}
-            server = Web(given, listeners[-1], here / host / kind, RELEASE, app=app)
+            workers = 2 if kind == "web" else 1
+            server = Web(given, listeners[-1], here / host / kind, RELEASE, workers, app=app)
             servers[kind].append(server)
         processes.append(Process(environ, here / host, host))
     processes.append(Process(environ, here, "app2", "-m", "refapp.cron", APP_PROCESS="cron"))
