@@ -1,5 +1,6 @@
 """The page in Chromium, before a site of two hosts: everything real but the object store."""
 
+import contextlib
 import re
 import socket
 import tempfile
@@ -22,33 +23,34 @@ SCREENSHOTS = Path(__file__).resolve().parents[2] / ".lab/screenshots"
 def site(session_environ, directory, redis_server):
     """Two hosts with every process type, behind a balancer."""
     here = Path(tempfile.mkdtemp(dir=directory))
-    balancer = Balancer(here)
     forget_settings(redis_server)
-    environ = session_environ | {"REFAPP_S3_PUBLIC_ENDPOINT": balancer.url}
-    listeners, servers, processes = [], {"web": [], "realtime": []}, []
-    for host in ("app1", "app2"):
-        for kind, app in (("web", "refapp.wsgi:app"), ("realtime", "refapp.realtime.wsgi:app")):
-            listeners.append(socket.create_server(("127.0.0.1", 0), backlog=512))
+    with contextlib.ExitStack() as stack:
+        stack.callback(forget_settings, redis_server)
+        balancer = Balancer(here)
+        environ = session_environ | {"REFAPP_S3_PUBLIC_ENDPOINT": balancer.url}
+
+        def serve(host, kind, app, workers):
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=512))
             (here / host / kind).mkdir(parents=True)
             given = environ | {"APP_HOST": host, "APP_PROCESS": kind}
-            workers = 2 if kind == "web" else 1
-            server = Web(given, listeners[-1], here / host / kind, RELEASE, workers, app=app)
-            servers[kind].append(server)
-        processes.append(Process(environ, here / host, host))
-    processes.append(Process(environ, here, "app2", "-m", "refapp.cron", APP_PROCESS="cron"))
-    urls = {kind: [f"http://127.0.0.1:{s.port}" for s in found] for kind, found in servers.items()}
-    store = [environ["REFAPP_S3_ENDPOINT"]]
-    balancer.start({"/socket.io/": urls["realtime"], "/refapp-uploads/": store, "/": urls["web"]})
-    yield balancer
-    for process in processes:
-        process.end()
-    for server in servers["web"] + servers["realtime"]:
-        server.stop()
-        server.log.close()
-    for listener in listeners:
-        listener.close()
-    balancer.stop()
-    forget_settings(redis_server)
+            server = Web(given, listener, here / host / kind, RELEASE, workers, app=app)
+            stack.callback(server.log.close)
+            stack.callback(server.stop)
+            return f"http://127.0.0.1:{server.port}"
+
+        hosts = ("app1", "app2")
+        routes = {
+            "/socket.io/": [serve(h, "realtime", "refapp.realtime.wsgi:app", 1) for h in hosts],
+            "/refapp-uploads/": [environ["REFAPP_S3_ENDPOINT"]],
+            "/": [serve(h, "web", "refapp.wsgi:app", 2) for h in hosts],
+        }
+        for host in hosts:
+            stack.callback(Process(environ, here / host, host).end)
+        cron = Process(environ, here, "app2", "-m", "refapp.cron", APP_PROCESS="cron")
+        stack.callback(cron.end)
+        balancer.start(routes)
+        stack.callback(balancer.stop)
+        yield balancer
 
 
 @pytest.fixture
