@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 packages="podman crun runc mmdebstrap openssh-client python3-venv zstd git curl"
 packages="$packages netavark aardvark-dns nftables iptables debian-archive-keyring"
-[ "${1:-}" != test ] || packages="$packages postgresql redis-server"
+[ "${1:-}" != test ] || packages="$packages postgresql redis-server chromium chromium-driver"
 
 missing=
 for package in $packages; do

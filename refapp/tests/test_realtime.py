@@ -360,7 +360,7 @@ def test_a_client_gets_what_it_missed_or_hears_that_it_is_gone(hosts, store):
         await until(lambda: len(person.heard) == 1700)
         ids = [message["id"] for message in person.heard]
         answer, texts = await join(ids[9])
-        assert answer == {"position": ids[-1], "missed": 1690, "complete": True}
+        assert answer == {"position": ids[-1], "missed": 1690, "complete": True, "host": "app0"}
         assert texts == [str(n) for n in range(10, 1700)]
         store.xtrim(STREAM, minid=ids[100], approximate=False)
         for last, complete, missed in [(99, False, 1600), (100, True, 1599), (1699, True, 0)]:
@@ -368,7 +368,7 @@ def test_a_client_gets_what_it_missed_or_hears_that_it_is_gone(hosts, store):
             assert (answer["complete"], answer["missed"]) == (complete, missed)
             assert len(texts) == missed
         answer, _ = await join("999999999999999-0")
-        assert answer == {"position": ids[-1], "missed": 0, "complete": False}
+        assert answer == {"position": ids[-1], "missed": 0, "complete": False, "host": "app0"}
         await disperse([person])
 
     talk(work())

@@ -5,7 +5,7 @@ from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from conftest import build
+from conftest import build, make_token
 from refapp.extensions import db, store
 from refapp.store import StoreAway
 from services import send
@@ -42,6 +42,25 @@ def test_a_file_goes_to_the_store_and_comes_back(client, bearer, announced):
     shown = client.get(f"/uploads/{announced['id']}", headers=bearer)
     assert shown.headers["Cache-Control"] == "no-store"
     assert send("GET", shown.json["get_url"]) == (200, b"bytes")
+
+
+def test_complete_files_are_listed_newest_first(client, bearer):
+    def send_one(name):
+        given = FILE | {"filename": name}
+        upload = client.post("/uploads", json=given, headers=bearer).json
+        put = upload["upload"]
+        assert send("PUT", put["url"], b"bytes", put["headers"])[0] == 200
+        assert complete(client, bearer, upload).status_code == 200
+
+    for name in ("one.png", "two.png", "three.png"):
+        send_one(name)
+    client.post("/uploads", json=FILE | {"filename": "pending.png"}, headers=bearer)
+    listed = client.get("/uploads?limit=2", headers=bearer).json["uploads"]
+    assert [each["filename"] for each in listed] == ["three.png", "two.png"]
+    assert send("GET", listed[0]["get_url"]) == (200, b"bytes")
+    other = {"Authorization": f"Bearer {make_token()}"}
+    assert client.get("/uploads", headers=other).json == {"uploads": []}
+    assert client.get("/uploads?limit=0", headers=bearer).status_code == 422
 
 
 def test_the_address_is_signed_for_this_type_and_size_and_nothing_a_plain_put_lacks(announced):

@@ -41,6 +41,15 @@ def current():
     return session
 
 
+def user():
+    """Return the user who is logged in, with the roles of this moment, or None."""
+    me = current()
+    if me is None:
+        return None
+    wanted = sa.select(User).where(User.id == uuid.UUID(me["user"]))
+    return db.run(lambda session: session.scalar(wanted), idempotent=True)
+
+
 def logged_in(view):
     """Let a page be seen by who is logged in; send others to the form."""
 
@@ -137,9 +146,7 @@ def log_out():
 def token():
     """Give a page's script an access token; it asks with the page's `X-CSRFToken`."""
     csrf.protect()
-    me = current()
-    wanted = me and sa.select(User).where(User.id == uuid.UUID(me["user"]))
-    user = me and db.run(lambda session: session.scalar(wanted), idempotent=True)
-    if not user:
+    found = user()
+    if not found:
         return auth.refuse("Nobody is logged in.")
-    return auth.access_token(user, me["login"])
+    return auth.access_token(found, session["login"])

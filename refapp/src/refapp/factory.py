@@ -19,6 +19,7 @@ from . import (
     extensions,
     headcount,
     health,
+    home,
     logs,
     metrics,
     multipart,
@@ -67,6 +68,7 @@ def create_app(overrides=None):
     csrf.init_app(app)
     compute.init_app(app)
     pages.init_app(app)
+    app.register_blueprint(home.bp)
     app.register_blueprint(account.bp)
     api.init_app(app, BLUEPRINTS + ([crash.bp] if app.config["CRASHABLE"] else []))
     sessions.init_app(app)

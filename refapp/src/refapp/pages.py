@@ -1,26 +1,34 @@
-"""The web page, and its static files at addresses that change with the release."""
+"""What all pages share: static files at addresses that change with the release, and a policy."""
 
-from flask import Blueprint, current_app, render_template, send_from_directory, url_for
+from urllib.parse import urlsplit
+
+from flask import Blueprint, current_app, send_from_directory, url_for
 
 from .extensions import settings
 
 bp = Blueprint("pages", __name__)
 
-POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+# Nothing inline, nothing evaluated; files go to and come from the object store.
+POLICY = (
+    "default-src 'self'; connect-src 'self' {store}; img-src 'self' {store}; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
 
 
 def init_app(app):
-    """Register the page, and what is said of every answer."""
+    """Register static files, and what is said of every answer."""
     app.register_blueprint(bp)
-    app.after_request(harden)
+    store = urlsplit(app.config["S3_PUBLIC_ENDPOINT"])
+    policy = POLICY.format(store=f"{store.scheme}://{store.netloc}")
+    app.after_request(lambda response: harden(response, policy))
 
 
-def harden(response):
+def harden(response, policy):
     """Tell browsers to trust nothing that the app does not use."""
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Referrer-Policy", "same-origin")
     if response.mimetype == "text/html":
-        response.headers.setdefault("Content-Security-Policy", POLICY)
+        response.headers.setdefault("Content-Security-Policy", policy)
     return response
 
 
@@ -34,14 +42,6 @@ def static_url(filename):
 def banner():
     """Give every page what admins have to say."""
     return {"banner": settings["banner"]}
-
-
-@bp.get("/")
-def index():
-    """Show the page."""
-    page = current_app.make_response(render_template("index.html", config=current_app.config))
-    page.headers["Cache-Control"] = "no-store"
-    return page
 
 
 @bp.get("/static/<release>/<path:filename>")

@@ -58,6 +58,18 @@ class UploadOut(Schema):
     expires_in = fields.Integer(metadata={"description": "Seconds."})
 
 
+class Wanted(Schema):
+    """How many files to list."""
+
+    limit = fields.Integer(load_default=20, validate=validate.Range(1, 100))
+
+
+class Uploads(Schema):
+    """Files, newest first."""
+
+    uploads = fields.List(fields.Nested(UploadOut), required=True)
+
+
 class Put(Schema):
     """The request to make to the object store."""
 
@@ -110,6 +122,21 @@ def create(header, given):
         "expires_in": current_app.config["UPLOAD_URL_SECONDS"],
     }
     return described(upload) | {"upload": put}
+
+
+@bp.route("/uploads")
+@protected
+@bp.arguments(Wanted, location="query")
+@bp.response(200, Uploads)
+@bp.problems(422, 503)
+def index(wanted):
+    """List the user's own files that are complete."""
+    own = sa.and_(Upload.user_id == user_id(), Upload.completed_at.is_not(None))
+    latest = sa.select(Upload).where(own).order_by(Upload.completed_at.desc())
+    found = db.run(
+        lambda session: session.scalars(latest.limit(wanted["limit"])).all(), idempotent=True
+    )
+    return {"uploads": [described(upload) for upload in found]}
 
 
 @bp.route("/uploads/<uuid:upload_id>")

@@ -87,6 +87,9 @@ class Filter(Schema):
 
     state = fields.String(load_default=None, validate=validate.OneOf(STATES))
     kind = fields.String(load_default=None, validate=validate.OneOf(sorted(KINDS)))
+    mine = fields.Boolean(
+        load_default=False, metadata={"description": "Only what the user asked for."}
+    )
     limit = fields.Integer(load_default=50, validate=validate.Range(1, 200))
     before = fields.Integer(
         load_default=None,
@@ -169,6 +172,8 @@ def index(given):
     for name in ("state", "kind"):
         if given[name]:
             wanted = wanted.where(getattr(Job, name) == given[name])
+    if given["mine"]:
+        wanted = wanted.where(Job.user_id == user_id())
     if given["before"]:
         wanted = wanted.where(Job.number < given["before"])
     rows = db.run(lambda session: session.scalars(wanted).all(), idempotent=True)

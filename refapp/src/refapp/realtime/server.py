@@ -3,7 +3,7 @@
 client → server
   connect, auth {"token": access token}     refused with {"status": 401} unless it is valid,
                                             503 when that can't be known now: try again
-  "join" {"last": id or null}               ack {"position", "missed", "complete"}
+  "join" {"last": id or null}               ack {"position", "missed", "complete", "host"}
   "send" {"client_id", "text"}              ack {"id", "client_id"}, or {"status", "errors"?}
 server → client
   "message" {"id", "sender", "client_id", "text", "sent_at"}
@@ -122,7 +122,7 @@ class Realtime:
         if client.live:
             return {"status": 409, "errors": {"last": ["Joined already."]}}
         try:
-            return self.clients.join(client, last)
+            return self.clients.join(client, last) | {"host": self._app.config["HOST"]}
         except Exception as error:
             return self._give_up(client, error)
 

@@ -1,0 +1,156 @@
+"""The page in Chromium, before a site of two hosts: everything real but the object store."""
+
+import contextlib
+import re
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from balancer import Balancer
+from conftest import ADMIN_PASSWORD, forget_settings
+from pictures import make_picture
+from visitor import visitors
+from web import Web
+from workers import Process
+
+RELEASE = "0123456789ab"
+SCREENSHOTS = Path(__file__).resolve().parents[2] / ".lab/screenshots"
+
+
+@pytest.fixture(scope="module")
+def site(session_environ, directory, redis_server):
+    """Two hosts with every process type, behind a balancer."""
+    here = Path(tempfile.mkdtemp(dir=directory))
+    forget_settings(redis_server)
+    with contextlib.ExitStack() as stack:
+        stack.callback(forget_settings, redis_server)
+        balancer = Balancer(here)
+        environ = session_environ | {"REFAPP_S3_PUBLIC_ENDPOINT": balancer.url}
+
+        def serve(host, kind, app, workers):
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=512))
+            (here / host / kind).mkdir(parents=True)
+            given = environ | {"APP_HOST": host, "APP_PROCESS": kind}
+            server = Web(given, listener, here / host / kind, RELEASE, workers, app=app)
+            stack.callback(server.log.close)
+            stack.callback(server.stop)
+            return f"http://127.0.0.1:{server.port}"
+
+        hosts = ("app1", "app2")
+        routes = {
+            "/socket.io/": [serve(h, "realtime", "refapp.realtime.wsgi:app", 1) for h in hosts],
+            "/refapp-uploads/": [environ["REFAPP_S3_ENDPOINT"]],
+            "/": [serve(h, "web", "refapp.wsgi:app", 2) for h in hosts],
+        }
+        for host in hosts:
+            stack.callback(Process(environ, here / host, host).end)
+        cron = Process(environ, here, "app2", "-m", "refapp.cron", APP_PROCESS="cron")
+        stack.callback(cron.end)
+        balancer.start(routes)
+        stack.callback(balancer.stop)
+        yield balancer
+
+
+@pytest.fixture
+def visit(site):
+    with visitors(site.url, site.certificate) as visit:
+        yield visit
+
+
+@pytest.fixture
+def admin(visit):
+    """A browser in which the admin is logged in."""
+    visitor = visit()
+    visitor.log_in("admin", ADMIN_PASSWORD)
+    return visitor
+
+
+def test_a_stranger_sees_the_fleet_and_where_to_log_in(visit):
+    visitor = visit()
+    visitor.open()
+    visitor.until(lambda: visitor.hosts() == {"app1", "app2"})
+    visitor.until(lambda: visitor.text("#requests .sum").startswith("8 requests, 2 hosts"))
+    assert [each.text for each in visitor.all(".strangers a")] == ["Log in"] * 4
+    assert visitor.all("#settings") == []
+    assert visitor.nameless() == []
+    assert visitor.shift < 0.1
+    visitor.shoot_all(SCREENSHOTS, "local-stranger")
+    assert visitor.complaints() == []
+
+
+def test_a_message_is_read_in_another_browser(visit, admin):
+    reader = visit()
+    reader.log_in("admin", ADMIN_PASSWORD)
+    text = f"<b>Hello</b> & good evening {time.time()}"
+    hosts = [here := admin.come_online(), reader.come_online(here)]
+    assert sorted(hosts) == ["app1", "app2"]
+    admin.say(text)
+    assert (admin.read(text), reader.read(text)) == (1, 1)
+    assert admin.complaints() == reader.complaints() == []
+
+
+def test_a_picture_is_uploaded_and_seen(admin, tmp_path, object_store):
+    assert admin.upload(make_picture(tmp_path / "hills.png")) == 640
+    admin.open()
+    assert admin.find("#uploads img").accessible_name == "hills.png", "after a reload, too"
+    assert admin.complaints() == []
+
+
+def test_jobs_are_watched_to_their_end_and_dead_ones_retried(admin):
+    progress = admin.watch(admin.queue("Five seconds of work"), "done")
+    assert progress == sorted(progress)
+    assert progress[-1] == 100
+    assert len(progress) > 2, "it moved"
+    dead = admin.queue("Work that fails twice, then is dead")
+    admin.watch(dead, "dead")
+    entry = f"#jobs-dead [data-id='{dead}']"
+    assert "failure 2 of the 2 asked for" in admin.text(entry)
+    admin.find(f"{entry} button").click()
+    admin.until(lambda: not admin.all(entry))
+    admin.watch(dead, "dead")
+
+
+def test_cron_says_who_leads_and_what_is_next(admin):
+    admin.until(lambda: admin.text("#cron .facts dd").startswith("app2"))
+    pulse = admin.until(lambda: admin.find("#cron tbody tr").text)
+    assert "pulse" in pulse
+    admin.until(lambda: " s ago in " in admin.find("#cron tbody tr").text.replace("\n", " "))
+
+
+def test_settings_are_changed_for_every_process(admin, visit):
+    said = admin.change("banner", "Moving house on Sunday")
+    found = re.search(r"in (\d+) of the (\d+) processes that answered, on app1, app2", said)
+    assert found[1] == found[2] == "4"
+    assert admin.text(".banner") == "Moving house on Sunday"
+    admin.change("log_level", "WARNING")
+    admin.change("messages_open", False)
+    stranger = visit()
+    stranger.open("/login")
+    assert stranger.text(".banner") == "Moving house on Sunday"
+    admin.open()
+    assert not admin.find("#setting-messages_open").is_selected()
+    for name, value in (("messages_open", True), ("log_level", "INFO"), ("banner", "")):
+        admin.change(name, value)
+    assert not admin.find(".banner").is_displayed()
+
+
+def test_the_page_with_everything_on_it(admin, tmp_path):
+    """For the screenshots; and nothing on it jumps, is nameless, or is refused by the policy."""
+    admin.come_online()
+    for text in ("Good morning from the first floor.", "Who has the keys of the store room?"):
+        admin.say(text)
+        admin.read(text)
+    admin.upload(make_picture(tmp_path / "evening.png"))
+    admin.find("#requests .toolbar button:nth-child(2)").click()
+    admin.until(lambda: admin.text("#cron tbody td").endswith(" ago"))
+    admin.watch(admin.queue("Five seconds of work"), "running")
+    admin.shoot_all(SCREENSHOTS, "local-admin")
+    assert admin.nameless() == []
+    admin.open()
+    time.sleep(3)
+    assert admin.shift < 0.1
+    assert admin.complaints() == []
+    admin.log_out()
+    admin.shoot_all(SCREENSHOTS, "local-login")
