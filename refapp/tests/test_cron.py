@@ -172,7 +172,8 @@ def test_the_sweep_deletes_what_never_arrived(client, bearer, work, app, sql, ob
     job = queue.describe("sweep-uploads", {})
     db.run(lambda session: queue.enqueue(session, job))
     work()
-    eventually(lambda: sql("SELECT result FROM jobs") == [({"swept": 1},)])
+    swept = "SELECT result FROM jobs WHERE kind = 'sweep-uploads'"
+    eventually(lambda: sql(swept) == [({"swept": 1},)])
     answers = [client.get(f"/uploads/{each}", headers=bearer) for each in (old, new, sent)]
     assert [answer.status_code for answer in answers] == [404, 200, 200]
     assert list(object_store.objects) == [f"/refapp-uploads/{sent_key}"]
