@@ -113,6 +113,7 @@ def p99(session, fleet, requests=200):
 
 def test_livez_stays_quick_while_eight_compute(fleet):
     """Rounds with and without take turns, so that a noisy neighbour disturbs both alike."""
+    slots = sum(int(fleet.ssh(host, "nproc")) for host in fleet.groups["app"])
     idle, busy = [], []
     with fleet.session() as session:
         for _ in range(7):
@@ -121,7 +122,7 @@ def test_livez_stays_quick_while_eight_compute(fleet):
                 for _ in range(8):
                     stack.enter_context(compute(fleet, stack.enter_context(fleet.session()),
                                                 ENDLESS))  # fmt: skip
-                eventually(lambda: computing(fleet) == 8, 10)
+                eventually(lambda: computing(fleet) == min(8, slots), 10)  # the others wait
                 busy.append(p99(session, fleet))
             eventually(lambda: computing(fleet) == 0, 20)
     print(f"p99: idle {statistics.median(idle):.4f} s, busy {statistics.median(busy):.4f} s")
