@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import time
 
 from web import WORKERS, Client, Load
@@ -42,6 +43,16 @@ def test_a_killed_worker_is_replaced_and_logged(listener, start):
         assert time.monotonic() < deadline, now
     lines = [json.loads(line) for line in web.read_log().splitlines()]
     assert any(str(victim) in line["message"] and line["level"] == "error" for line in lines)
+
+
+def test_no_head_leaves_without_a_body(listener, start):
+    """A balancer can't repeat a request of which its client has the head already."""
+    start("release-0")
+    for _ in range(20):
+        with socket.create_connection(listener.getsockname(), 5) as connection:
+            connection.sendall(b"GET /whoami HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+        assert json.loads(body)["release"] == "release-0", head
 
 
 def test_every_line_of_the_log_is_json(start):

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 
+from gunicorn.http import wsgi
 from gunicorn.workers import gthread
 
 # Workers count in files that /metrics adds up. A directory for this master alone, because on
@@ -44,6 +45,34 @@ class Connection(gthread.TConn):
 
 
 gthread.TConn = Connection
+
+
+class Letter(bytearray):
+    """What is sent, kept together."""
+
+    sendall = bytearray.extend
+
+
+class Response(wsgi.Response):
+    """An answer whose head leaves with the first bytes of its body, not before them.
+
+    A balancer repeats a request whose worker was killed, unless the client has the head already.
+    """
+
+    def write(self, data):
+        """Send a piece of the body."""
+        if self.headers_sent:
+            super().write(data)
+            return
+        wire, self.sock = self.sock, Letter()
+        try:
+            super().write(data)
+        finally:
+            letter, self.sock = self.sock, wire
+        wire.sendall(letter)
+
+
+wsgi.Response = Response
 # A worker whose main loop hangs is killed; requests have shorter limits of their own.
 timeout = 30
 # Longer than the longest request, shorter than the unit's stop timeout.
@@ -73,6 +102,15 @@ logconfig_dict = {
     },
     "root": {"level": "INFO", "handlers": ["stderr"]},
 }
+
+
+def on_starting(server):
+    """Import what workers need before they are forked: a new one then starts in a moment.
+
+    A fleet whose workers die all the time would do little else. The app itself is made by each
+    worker: its threads and connections do not survive a fork.
+    """
+    from . import factory  # noqa: F401
 
 
 def child_exit(server, worker):
