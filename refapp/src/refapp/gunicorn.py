@@ -99,6 +99,9 @@ logconfig_dict = {
     },
     "loggers": {
         "gunicorn.error": {"level": "INFO", "handlers": ["stderr"], "propagate": False},
+        # They tell of each of their parts when they are imported.
+        "alembic": {"level": "WARNING"},
+        "procrastinate": {"level": "WARNING"},
     },
     "root": {"level": "INFO", "handlers": ["stderr"]},
 }

@@ -30,6 +30,10 @@ class Client {
     });
     this.socket.on("connect", () => this.join());
     this.socket.on("disconnect", () => (this.ready = false));
+    // Refused, for want of Redis, say: the library comes back by itself only from a lost connection.
+    this.socket.on("connect_error", () => {
+      if (!this.socket.active) setTimeout(() => this.socket.connect(), 1000);
+    });
     this.socket.on("leave", () => (this.farewells += 1));
     this.socket.on("message", (message) => {
       this.last = message.id;
