@@ -7,7 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import jwt as pyjwt
 import pytest
 from conftest import ADMIN_PASSWORD, build
+from host import Host
+from redis.exceptions import RedisError
 from refapp.auth import standing
+from refapp.extensions import redis
+from refapp.redis import AwayError
 
 KEY = "Idempotency-Key"
 
@@ -151,6 +155,49 @@ def test_logging_out_is_heard_by_a_process_that_believed_the_token(monkeypatch, 
     assert works(other, mine)
     assert logout(client, mine).status_code == 204
     assert not works(other, mine)
+
+
+@pytest.fixture
+def elsewhere(directory, environ):
+    """Asks a process of its own, with its own view of Redis, whether it takes a token."""
+    other = Host(directory, environ | {"APP_HOST": "app2"}, 1)
+    other.start()
+
+    def takes(token):
+        answer = other.get(f"/uploads/{uuid.uuid4()}", headers={"Authorization": f"Bearer {token}"})
+        return answer.status_code == 404
+
+    yield takes
+    other.stop()
+
+
+def test_logging_out_is_heard_though_redis_has_just_failed(client, login, elsewhere):
+    """One lost packet, and this process does without Redis for a second; others don't."""
+    mine = login["access_token"]
+    assert elsewhere(mine)
+
+    def fail(_):
+        raise RedisError
+
+    with pytest.raises(AwayError):
+        redis.insist(fail)
+    assert logout(client, mine).status_code == 204
+    assert not elsewhere(mine)
+
+
+def test_logging_out_is_heard_when_redis_is_back(client, login, elsewhere, redis_server):
+    """It kept its older answer, which nobody may believe for a minute."""
+    mine = login["access_token"]
+    assert elsewhere(mine)
+    redis_server.stop()
+    try:
+        assert logout(client, mine).status_code == 204
+    finally:
+        redis_server.start()
+    time.sleep(1)
+    assert not elsewhere(mine)
+    time.sleep(1.5)  # it may have asked the database, over a connection that was broken
+    assert not elsewhere(mine)
 
 
 def test_without_redis_the_database_says_who_is_logged_out(client, login, redis_server):

@@ -2,7 +2,8 @@
 """Server behind a balancer or cache under test: it says what it was asked.
 
 /sleep/N answers after N seconds, /drop closes without an answer, /status/N answers N,
-/cache/CONTROL answers with that Cache-Control, /vary/NAMES with that Vary. Every answer counts requests, by path.
+/cache/CONTROL answers with that Cache-Control, /vary/NAMES with that Vary. Every answer counts
+requests, by path.
 """
 
 import collections

@@ -2,8 +2,8 @@
 
 PostgreSQL knows; Redis remembers its answers, so that a request costs one GET. An answer that is
 lost with Redis is asked for again, and while Redis is away each request asks PostgreSQL: logging
-out holds in any case. Only when Redis was away in the very moment of a logout may an older "yes"
-be believed after its return, for YES seconds at most.
+out holds in any case. A logout that Redis could not be told is told again until it is; only when
+this process dies before may an older "yes" be believed, for YES seconds at most.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from ..extensions import db, redis
 from ..models import Login
+from ..owed import Owed
 from ..redis import AwayError
 
 YES = 60  # seconds
@@ -47,8 +48,11 @@ def ask(login_id):
 
 def ended(login_ids):
     """Tell every process at once; called when the database has committed it."""
-    with contextlib.suppress(AwayError):
-        redis.run(lambda client: announce(client, login_ids))
+    try:
+        # Others may use Redis although a command of this process has just failed.
+        redis.insist(lambda client: announce(client, login_ids))
+    except AwayError:
+        owed.add(tuple(login_ids))
 
 
 def announce(client, login_ids):
@@ -57,6 +61,9 @@ def announce(client, login_ids):
     for login_id in login_ids:
         pipeline.set(key(login_id), "no", ex=NO)
     pipeline.execute()
+
+
+owed = Owed(announce, YES)
 
 
 def key(login_id):
