@@ -172,6 +172,20 @@ def test_a_killed_holder_delays_others_by_its_lease_at_most(servers, queries, so
     assert queries() - before <= 2
 
 
+def test_work_as_long_as_a_statement_may_take_is_still_done_once(app):
+    done = []
+
+    def work():
+        done.append(1)
+        time.sleep(1.9)
+        return {"done": len(done)}
+
+    with ThreadPoolExecutor(3) as pool:  # each as if it were a process
+        answers = [pool.submit(across_hosts, "long", work) for _ in range(3)]
+        assert [answer.result() for answer in answers] == [{"done": 1}] * 3
+    assert len(done) == 1
+
+
 def test_a_failure_is_shared_with_nobody_else(app):
     """Whoever waits in another process tries again at once, and does not fail with it."""
     started, failed = threading.Event(), threading.Event()

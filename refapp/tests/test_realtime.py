@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 import socketio
-from conftest import make_environ, make_token
+from conftest import ADMIN_PASSWORD, make_environ, make_token
 from people import Person, connect, end, heard, until, verify
 from services import PASSWORD, send
 from web import Web
@@ -120,6 +120,31 @@ def test_a_token_whose_login_has_ended_is_refused(hosts, client, bearer, login):
         with pytest.raises(socketio.exceptions.ConnectionError):
             await connect(visitor, hosts.ports[1], token)
         await end(visitor)
+
+    talk(work())
+
+
+def test_a_logout_ends_the_connections_of_that_login_only(hosts, client, bearer, login):
+    other = client.post("/auth/login", json={"username": "admin", "password": ADMIN_PASSWORD})
+
+    async def work():
+        told = {"leaves": [], "stays": []}
+        visitors = []
+        tokens = login["access_token"], other.json["access_token"]
+        for name, token in zip(told, tokens, strict=True):
+            visitor = socketio.AsyncClient(reconnection=False)
+            visitor.on("expired", lambda name=name: told[name].append("expired"))
+            visitor.on("disconnect", lambda reason, name=name: told[name].append("disconnect"))
+            await connect(visitor, hosts.ports[1], token)
+            await visitor.call("join", {"last": None})
+            visitors.append(visitor)
+        await asyncio.sleep(4)
+        assert told == {"leaves": [], "stays": []}
+        assert client.post("/auth/logout", json={}, headers=bearer).status_code == 204
+        await until(lambda: told["leaves"] == ["expired", "disconnect"], 6)
+        assert told["stays"] == []
+        for visitor in visitors:
+            await end(visitor)
 
     talk(work())
 

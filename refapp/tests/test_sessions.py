@@ -32,6 +32,14 @@ def test_log_in_look_log_out(browser):
     assert browser.get("/account").status_code == 303
 
 
+@pytest.mark.parametrize("path", ["/livez", "/whoami", "/sales/total?item=item-1", "/none"])
+def test_what_needs_no_session_does_not_vary_by_it(browser, path):
+    """A cache of the edge would keep an answer for each browser, and purge only one of them."""
+    browser.log_in()
+    answer = browser.get(path)
+    assert "Cookie" not in answer.headers.get("Vary", "")
+
+
 def test_any_process_answers_any_request(monkeypatch, environ, app):
     other = build(monkeypatch, environ | {"APP_HOST": "app2"})
     browser = Browser(app, other)

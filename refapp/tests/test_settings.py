@@ -4,11 +4,13 @@ import http.client
 import json
 import os
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import ADMIN_PASSWORD, forget_settings, make_token
+from refapp.extensions import redis
 from web import WORKERS
 from workers import eventually
 
@@ -84,6 +86,27 @@ def test_messages_can_be_closed(client, bearer, sql, item):
         answer = client.post("/messages", json={"text": "x"}, headers=user)
         assert answer.status_code == status
     assert client.post("/messages", json={"text": "x"}, headers=bearer).status_code == 201
+
+
+def test_who_read_before_a_change_does_not_undo_it(app, client, bearer, monkeypatch):
+    """The thread that follows has read the older value, and comes to use it after the change."""
+    settings = app.extensions["settings"]
+    run, read = redis.run, threading.Event()
+
+    def slow_at_first(command):
+        found = run(command)
+        if not read.is_set():
+            read.set()
+            time.sleep(1)
+        return found
+
+    monkeypatch.setattr(redis, "run", slow_at_first)
+    with ThreadPoolExecutor() as pool:
+        follower = pool.submit(settings.load)
+        read.wait()
+        assert put(client, "banner", "newer", bearer).status_code == 200
+        follower.result()
+    assert settings["banner"] == "newer"
 
 
 def test_without_redis_a_change_is_refused_and_settings_are_as_declared(lonely):

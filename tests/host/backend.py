@@ -2,7 +2,8 @@
 """Server behind a balancer or cache under test: it says what it was asked.
 
 /sleep/N answers after N seconds, /drop closes without an answer, /status/N answers N,
-/cache/CONTROL answers with that Cache-Control. Every answer counts requests, by path.
+/cache/CONTROL answers with that Cache-Control, /vary/NAMES with that Vary. Every answer counts
+requests, by path.
 """
 
 import collections
@@ -43,6 +44,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             status = int(parts[parts.index("status") + 1])
         if "cache" in parts:
             headers["Cache-Control"] = parts[parts.index("cache") + 1]
+        if "vary" in parts:
+            headers["Vary"] = parts[parts.index("vary") + 1]
         if "cookie" in parts:
             headers["Set-Cookie"] = "session=secret"
         if self.headers.get("Upgrade") == "websocket":

@@ -17,8 +17,10 @@ from .metrics import SHARED
 from .redis import AwayError
 
 JOIN = 0.5  # seconds for which work that has begun takes more askers in its process
-LEASE = 1.0  # seconds after which a holder that has not delivered is replaced
-PATIENCE = 1.5  # seconds that a process waits for others before it works itself
+# Seconds after which a holder that has not delivered is replaced: longer than a statement may take.
+LEASE = 2.2
+# Seconds that a process waits for others before it works itself; a balancer waits for 3.
+PATIENCE = 2.5
 RESULT_TTL = 3.0  # seconds; longer than between two looks of the most patient
 PAUSES = (0.005, 0.01, 0.02, 0.04)  # seconds between looks; the last one goes on
 

@@ -33,14 +33,18 @@ class Session(SessionMixin):
 
     def __init__(self, cookie):
         self.id = cookie
-        self.modified = self.accessed = False
+        self.modified = False
         self._found = None  # until it is read
         self._stored = False
         self._forgotten = []
 
     @property
+    def read(self):
+        """Whether the request has needed it: Flask's `accessed` is set by who only asks."""
+        return self._found is not None
+
+    @property
     def _data(self):
-        self.accessed = True
         if self._found is None:
             text = self.id and run(lambda client: client.get(key(self.id)))
             self._stored = bool(text)
@@ -126,7 +130,7 @@ def init_app(app):
 
 def save(response):
     """Store the session, and give its id to the browser."""
-    if not session.accessed:
+    if not session.read:
         return response
     response.vary.add("Cookie")
     response.headers.setdefault("Cache-Control", "no-store")

@@ -6,6 +6,7 @@ whole. So a process that was away has only to read it once more.
 
 import json
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,7 @@ class Settings:
     def init_app(self, app, redis):
         """Start with the defaults; connects nowhere."""
         self._redis = redis
+        self._lock = threading.Lock()
         self.version = 0
         self._values = {name: setting.default for name, setting in DECLARED.items()}
         app.extensions["settings"] = self
@@ -85,14 +87,16 @@ class Settings:
 
     def load(self):
         """Put into effect what Redis holds; what it doesn't is as declared."""
-        stored = self._redis.run(lambda client: client.hgetall(KEY))
-        for name, setting in DECLARED.items():
-            value = self._read(setting, stored.get(name))
-            if value != self._values[name]:
-                self._values[name] = value
-                setting.apply(value)
-                log.warning("setting changed", extra={"setting": name, "value": value})
-        self.version = int(stored.get(VERSION, 0))
+        # The follower and a request may come at once: who reads first must also be done first.
+        with self._lock:
+            stored = self._redis.run(lambda client: client.hgetall(KEY))
+            for name, setting in DECLARED.items():
+                value = self._read(setting, stored.get(name))
+                if value != self._values[name]:
+                    self._values[name] = value
+                    setting.apply(value)
+                    log.warning("setting changed", extra={"setting": name, "value": value})
+            self.version = int(stored.get(VERSION, 0))
 
     @staticmethod
     def _read(setting, text):

@@ -13,8 +13,6 @@ kept: anyone can think of more items than Redis can hold.
 import contextlib
 import json
 import random
-import threading
-import time
 import uuid
 
 import sqlalchemy as sa
@@ -23,6 +21,7 @@ from .coalesce import flights
 from .extensions import db, redis
 from .metrics import TOTALS
 from .models import Sale
+from .owed import Owed
 from .redis import AwayError
 
 TTL = 30  # seconds; with up to a fifth of jitter, so that keys do not end together
@@ -100,15 +99,14 @@ def store(item, seen, found):
 def forget(item):
     """Make every process forget an item's total; a write calls it between commit and answer."""
     try:
-        bury(item, redis.run)
+        redis.run(lambda client: bury(client, item))
     except AwayError:
         owed.add(item)
 
 
-def bury(item, run):
+def bury(client, item):
     """Replace the total by a tombstone of its own."""
-    grave = TOMBSTONE + uuid.uuid4().hex
-    run(lambda client: client.set(key(item), grave, ex=TOMBSTONE_TTL))
+    client.set(key(item), TOMBSTONE + uuid.uuid4().hex, ex=TOMBSTONE_TTL)
 
 
 def key(item):
@@ -116,39 +114,4 @@ def key(item):
     return f"refapp:total:{item}"
 
 
-class Owed:
-    """Items to forget that Redis could not be told of yet; tells it as soon as it is back."""
-
-    def __init__(self):
-        self._items = {}
-        self._lock = threading.Lock()
-        self._thread = None
-
-    def add(self, item):
-        """Remember an item for as long as a total could have been kept."""
-        with self._lock:
-            self._items[item] = time.monotonic() + TTL
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._pay, name="owed", daemon=True)
-                self._thread.start()
-
-    def _pay(self):
-        while True:
-            time.sleep(0.2)
-            with self._lock:
-                if not self._items:
-                    self._thread = None
-                    return
-                items = dict(self._items)
-            for item, until in items.items():
-                try:
-                    bury(item, redis.insist)
-                except AwayError:
-                    if time.monotonic() < until:
-                        break
-                with self._lock:
-                    if self._items.get(item) == until:
-                        del self._items[item]
-
-
-owed = Owed()
+owed = Owed(bury, TTL)

@@ -13,9 +13,10 @@ CACHE = "http://10.87.16.11:6081"  # asked from this machine, which stands for a
 testinfra_hosts = ["ansible://app1"]
 
 
-def get(path):
+def get(path, **headers):
     try:
-        with urllib.request.urlopen(CACHE + path, timeout=10) as answer:
+        asked = urllib.request.Request(CACHE + path, headers=headers)
+        with urllib.request.urlopen(asked, timeout=10) as answer:
             return answer.status, answer.headers.get("X-Cache"), json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, error.headers.get("X-Cache"), None
@@ -37,6 +38,22 @@ def test_what_may_not_be_stored_is_not(page):
     path = page.replace("max-age=60", "no-store")
     get(path)
     assert get(path)[2]["hits"] == 2
+
+
+def test_a_page_is_one_for_all_cookies_and_one_purge_drops_it(host, page):
+    path = page.replace("/cache/", "/vary/Cookie, Accept-Encoding/cache/").replace(" ", "%20")
+    cookies = [{}, {"Cookie": "a=1"}, {"Cookie": "a=2"}]
+    status, said, body = get(path, Cookie="a=0")
+    assert (status, said) == (200, "MISS")
+    assert "cookie" not in body["headers"]
+    assert [get(path, **cookie)[1] for cookie in cookies] == ["HIT"] * 3
+    host.check_output(f"curl -fsS -o /dev/null -X PURGE '{CACHE}{path}'")
+    assert [get(path, **cookie)[2]["hits"] for cookie in cookies] == [2] * 3
+
+
+def test_a_page_that_varies_by_more_is_not_stored(page):
+    path = page.replace("/cache/", "/vary/Accept-Language/cache/")
+    assert [get(path)[2]["hits"] for _ in range(2)] == [1, 2]
 
 
 def test_an_error_is_not_stored(host, page):

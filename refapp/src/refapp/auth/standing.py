@@ -2,8 +2,8 @@
 
 PostgreSQL knows; Redis remembers its answers, so that a request costs one GET. An answer that is
 lost with Redis is asked for again, and while Redis is away each request asks PostgreSQL: logging
-out holds in any case. Only when Redis was away in the very moment of a logout may an older "yes"
-be believed after its return, for YES seconds at most.
+out holds in any case. A logout that Redis could not be told is told again until it is; only when
+this process dies before may an older "yes" be believed, for YES seconds at most.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from ..extensions import db, redis
 from ..models import Login
+from ..owed import Owed
 from ..redis import AwayError
 
 YES = 60  # seconds
@@ -36,19 +37,27 @@ def stands(login_id):
 
 def ask(login_id):
     """Return the database's answer."""
+    return "yes" if those_that_stand([login_id]) else "no"
+
+
+def those_that_stand(login_ids):
+    """Return which of some logins stand, by one query: for who asks of many, now and then."""
     wanted = sa.select(Login.id).where(
-        Login.id == uuid.UUID(str(login_id)),
+        Login.id.in_([uuid.UUID(str(each)) for each in login_ids]),
         Login.ended_at.is_(None),
         Login.expires_at > sa.func.now(),
     )
-    found = db.run(lambda session: session.scalar(wanted), idempotent=True)
-    return "yes" if found else "no"
+    found = db.run(lambda session: session.scalars(wanted).all(), idempotent=True)
+    return {str(each) for each in found}
 
 
 def ended(login_ids):
     """Tell every process at once; called when the database has committed it."""
-    with contextlib.suppress(AwayError):
-        redis.run(lambda client: announce(client, login_ids))
+    try:
+        # Others may use Redis although a command of this process has just failed.
+        redis.insist(lambda client: announce(client, login_ids))
+    except AwayError:
+        owed.add(tuple(login_ids))
 
 
 def announce(client, login_ids):
@@ -57,6 +66,9 @@ def announce(client, login_ids):
     for login_id in login_ids:
         pipeline.set(key(login_id), "no", ex=NO)
     pipeline.execute()
+
+
+owed = Owed(announce, YES)
 
 
 def key(login_id):

@@ -10,8 +10,10 @@ from collections import deque
 from dataclasses import dataclass
 
 from engineio.socket import Socket
+from werkzeug.exceptions import ServiceUnavailable
 
 from .. import messages
+from ..auth import standing
 from ..metrics import CLIENTS, DELIVERED
 from ..redis import AwayError
 from ..streams import BEGINNING, later
@@ -187,9 +189,7 @@ class Clients:
         """Send clients away whose token has expired, or who do not read; cut who was closed."""
         for client in self.all():
             if client.claims["exp"] < time.time():
-                # Not closed but refused: it would only come back with the same token.
-                self._server.emit("expired", to=client.sid)
-                self._server.disconnect(client.sid)
+                self._refuse(client)
             elif client.engine.queue.qsize() > UNREAD:
                 log.warning("client does not read", extra={"user": client.claims.get("name")})
                 self.close(client)
@@ -199,6 +199,24 @@ class Clients:
             self._closing.remove(each)
             with contextlib.suppress(OSError):  # most are gone by now
                 each[1].shutdown(socket.SHUT_RDWR)
+
+    def review(self):
+        """Send clients away who have logged out, or whose login was ended, since they came."""
+        clients = [client for client in self.all() if "login" in client.claims]
+        if not clients:
+            return
+        try:
+            stand = standing.those_that_stand({client.claims["login"] for client in clients})
+        except ServiceUnavailable:
+            return  # without the database nobody logs out, either
+        for client in clients:
+            if client.claims["login"] not in stand:
+                self._refuse(client)
+
+    def _refuse(self, client):
+        # Not closed: it would only come back with the same token.
+        self._server.emit("expired", to=client.sid)
+        self._server.disconnect(client.sid)
 
     def leave(self, seconds):
         """Send everyone to another process: spread over some seconds, and told when to come."""

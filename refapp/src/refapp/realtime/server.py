@@ -8,7 +8,8 @@ client → server
 server → client
   "message" {"id", "sender", "client_id", "text", "sent_at"}
   "leave" {"reconnect_after_ms"}            this process stops; the connection closes next
-  "expired"                                 the token has; connect again with a new one
+  "expired"                                 the token has, or its login ended: connect again with
+                                            a new one
 
 A connection that can't keep its promises is closed, instead of an answer that says so: what its
 client sent next would overtake what could not be kept. The client comes back, joins with the
@@ -39,6 +40,7 @@ protocol_log.setLevel(logging.ERROR)
 PATIENCE = 4.0  # seconds that a message waits for Redis before its connection is closed
 TIDY = 1.0
 REPORT = 10.0
+REVIEW = 3.0  # seconds between two looks at whether the clients' logins still stand
 LARGEST = 16 * 1024  # bytes of a packet from a client
 
 
@@ -162,10 +164,13 @@ class Realtime:
         return self.server.not_handled
 
     def _look_after(self):
-        reported = 0.0
+        reported = reviewed = 0.0
         while True:
             try:
                 self.clients.tidy()
+                if time.monotonic() - reviewed > REVIEW:
+                    reviewed = time.monotonic()
+                    self.clients.review()
                 if time.monotonic() - reported > REPORT:
                     reported = time.monotonic()
                     presence.report({client.claims["sub"] for client in self.clients.all()})
