@@ -133,6 +133,23 @@ def test_an_overlong_address_is_refused_and_not_passed_on(host):
     assert "nginx/" not in said
 
 
+def test_a_long_address_and_a_long_header_are_passed_on(ask):
+    said = json.loads(ask("/a?" + "x" * 12_000, "-H 'X-Long: " + "y" * 12_000 + "'")[1])
+    assert len(said["path"]) == 12_003
+    assert len(said["headers"]["x-long"]) == 12_000
+
+
+def test_an_overlong_header_gets_a_problem(host):
+    said = host.check_output(
+        "(printf 'GET /a HTTP/1.1\\r\\nHost: www.example.com\\r\\nX: '; "
+        "head -c 16381 /dev/zero | tr '\\0' x; sleep 2) | timeout 10 openssl s_client -quiet "
+        "-servername www.example.com -connect 10.87.15.11:443 2>/dev/null"
+    )
+    assert " 431 " in said.splitlines()[0]
+    assert "application/problem+json" in said
+    assert json.loads(said.splitlines()[-1])["status"] == 431
+
+
 def test_the_maintenance_page_needs_no_reload(ask, host):
     try:
         host.check_output("touch /etc/nginx/maintenance.on")
