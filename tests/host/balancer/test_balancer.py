@@ -3,6 +3,7 @@
 import json
 import re
 import time
+import uuid
 
 import pytest
 
@@ -148,6 +149,21 @@ def test_an_overlong_header_gets_a_problem(host):
     assert " 431 " in said.splitlines()[0]
     assert "application/problem+json" in said
     assert json.loads(said.splitlines()[-1])["status"] == 431
+
+
+def test_no_log_says_what_an_address_is_signed_with(ask, host):
+    secret = uuid.uuid4().hex
+    for query in (f"X-Amz-Date=1&X-Amz-Signature={secret}&b={secret}", f"Access_Token={secret}"):
+        address = f"/uploads/x?{query}"
+        assert json.loads(ask(address, f"-e '{SITE}{address}'")[1])["path"] == address
+    assert host.run(f"grep -rF {secret} /var/log/nginx").rc == 1
+    said = [
+        json.loads(line)
+        for line in host.check_output("tail -n 2 /var/log/nginx/access.log").splitlines()
+    ]
+    shown = ["/uploads/x?X-Amz-Date=1&X-Amz-Signature=[hidden]", "/uploads/x?Access_Token=[hidden]"]
+    assert [line["uri"] for line in said] == shown
+    assert [line["referer"] for line in said] == [SITE + each for each in shown]
 
 
 def test_the_maintenance_page_needs_no_reload(ask, host):
