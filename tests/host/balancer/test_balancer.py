@@ -151,6 +151,13 @@ def test_an_overlong_header_gets_a_problem(host):
     assert json.loads(said.splitlines()[-1])["status"] == 431
 
 
+def test_what_users_upload_is_taken_for_what_it_says_it_is(host):
+    for method in ("GET", "PUT"):
+        head = host.check_output(f"curl -sSk -m 5 -D - -o /dev/null -X {method} {SITE}/uploads/x")
+        assert re.search("(?mi)^x-content-type-options: nosniff", head)
+        assert re.search("(?mi)^x-request-id: ", head)
+
+
 def test_no_log_says_what_an_address_is_signed_with(ask, host):
     secret = uuid.uuid4().hex
     for query in (f"X-Amz-Date=1&X-Amz-Signature={secret}&b={secret}", f"Access_Token={secret}"):
