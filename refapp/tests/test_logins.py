@@ -5,8 +5,11 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import jwt as pyjwt
+import pytest
 from conftest import ADMIN_PASSWORD, build
 from refapp.auth import standing
+
+KEY = "Idempotency-Key"
 
 
 def tokens(client, username="admin", password=ADMIN_PASSWORD):
@@ -36,12 +39,17 @@ def test_a_refresh_token_is_replaced_at_each_use(client, login):
     assert len(set(seen)) == 4
 
 
-def test_a_stolen_token_ends_the_login_and_only_that(client, login, sql):
+@pytest.mark.parametrize(
+    ("owners", "thiefs"),
+    [({}, {}), ({KEY: "owner"}, {}), ({KEY: "owner"}, {KEY: "thief"})],
+    ids=["no keys", "the owner's key", "two keys"],
+)
+def test_a_stolen_token_ends_the_login_and_only_that(client, login, owners, thiefs):
+    """At once: in the moment after its use a token is most likely to be there twice."""
     other = tokens(client)
     first = login["refresh_token"]
-    newer = refresh(client, first).json
-    sql("UPDATE logins SET replaced_at = ARRAY(SELECT unnest(replaced_at) - interval '31 s')")
-    answer = refresh(client, first)
+    newer = refresh(client, first, **owners).json
+    answer = refresh(client, first, **thiefs)
     assert answer.status_code == 401
     assert "revoked" in answer.json["detail"]
     assert refresh(client, newer["refresh_token"]).status_code == 401
@@ -52,11 +60,12 @@ def test_a_stolen_token_ends_the_login_and_only_that(client, login, sql):
 
 
 def test_a_repeat_in_time_gets_the_same_successor(client, login):
-    """A balancer repeats a request on another host, a page is open in two tabs."""
+    """A balancer repeats a request on another host, a client after its patience."""
+    key = {KEY: uuid.uuid4().hex}
     with ThreadPoolExecutor(8) as pool:
         answers = list(
             pool.map(
-                lambda _: refresh(client.application.test_client(), login["refresh_token"]),
+                lambda _: refresh(client.application.test_client(), login["refresh_token"], **key),
                 range(8),
             )
         )
@@ -66,19 +75,33 @@ def test_a_repeat_in_time_gets_the_same_successor(client, login):
         assert works(client, answer.json["access_token"])
     later = refresh(client, successor)
     assert later.status_code == 200
-    # The slowest of the tabs still holds the first one.
-    answer = refresh(client, login["refresh_token"])
+    # A repeat that was held up on its way.
+    answer = refresh(client, login["refresh_token"], **key)
     assert answer.json["refresh_token"] == later.json["refresh_token"]
 
 
 def test_each_token_has_a_grace_of_its_own(client, login, sql):
     """That a newer token was replaced just now forgives nothing to an older one."""
-    first = refresh(client, login["refresh_token"]).json["refresh_token"]
+    older, newer = {KEY: "older"}, {KEY: "newer"}
+    first = refresh(client, login["refresh_token"], **older).json["refresh_token"]
     sql("UPDATE logins SET replaced_at = ARRAY(SELECT unnest(replaced_at) - interval '31 s')")
-    assert refresh(client, first).status_code == 200
-    assert refresh(client, first).status_code == 200
-    assert refresh(client, login["refresh_token"]).status_code == 401
-    assert refresh(client, first).status_code == 401
+    assert refresh(client, first, **newer).status_code == 200
+    assert refresh(client, first, **newer).status_code == 200
+    assert refresh(client, login["refresh_token"], **older).status_code == 401
+    assert refresh(client, first, **newer).status_code == 401
+
+
+def test_a_lost_answer_to_commit_is_no_theft(client, login, app, monkeypatch):
+    """The process repeats the transaction by itself, also of a request without a key."""
+    database = app.extensions["database"]
+    run = database.run
+
+    def run_twice(work, **options):
+        run(work, **options)
+        return run(work, **options)
+
+    monkeypatch.setattr(database, "run", run_twice)
+    assert refresh(client, login["refresh_token"]).status_code == 200
 
 
 def test_a_login_that_is_not_used_ends(client, login, sql):

@@ -49,6 +49,8 @@ class Login(Base):
     replaced_at: orm.Mapped[list[datetime]] = orm.mapped_column(
         postgresql.ARRAY(sa.DateTime(timezone=True)), server_default="{}", default=list
     )
+    # Hashes of the Idempotency-Keys that they were replaced with, in the same order.
+    replaced_by: orm.Mapped[list[str]] = orm.mapped_column(server_default="{}", default=list)
     issued_at: orm.Mapped[datetime]
     expires_at: orm.Mapped[datetime]
     ended_at: orm.Mapped[datetime | None]

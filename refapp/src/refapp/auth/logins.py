@@ -1,12 +1,13 @@
 """Logins and their refresh tokens. A token is replaced when it is used; one that is used again
 was stolen, or its thief was first: either way the login ends, with every token of it.
 
-An impatient client, two of its tabs, or a balancer that repeats a request on another host use a
-token twice as well. So for GRACE seconds a replaced token is answered again, with the same
-successor: the token is its own idempotency key. A thief gains nothing by that window but the
-successor that the owner has too, and the second of them to use that one ends the login.
+An impatient client, or a balancer that repeats a request on another host, uses a token twice as
+well. What tells them from a thief is the Idempotency-Key of the first use, of which a hash is kept:
+for GRACE seconds who repeats it gets the same successor. Without the key there is no second use.
 """
 
+import hashlib
+import uuid
 from datetime import timedelta
 
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from ..models import Login, User
 GRACE = timedelta(seconds=30)
 IDLE = timedelta(days=14)  # a login that is not used ends
 LONGEST = timedelta(days=90)  # and one that is, too
-# Replaced tokens of the last GRACE that are remembered; a client in a loop gets no more.
+# Replaced tokens that are remembered; a client in a loop gets no more.
 KEPT = 16
 
 
@@ -30,7 +31,15 @@ def start(session, user):
     return login
 
 
-def refresh(session, login_id, generation):
+def use(key):
+    """Return what tells a use of a token from another: whoever has the key repeats the same one.
+
+    Made once a request: one that is repeated because the answer to COMMIT got lost is no theft.
+    """
+    return hashlib.sha256((key or uuid.uuid4().hex).encode()).hexdigest()
+
+
+def refresh(session, login_id, generation, used):
     """Return (login, user, whether the token was stolen); no login when it can't go on.
 
     The row stays locked until the end of the transaction: of two at the same time the second
@@ -50,25 +59,31 @@ def refresh(session, login_id, generation):
         return None, user, False
     age = login.generation - generation
     if age == 0:
-        replace(login, now)
-    elif not forgiven(login, age, now):
+        replace(login, used, now)
+    elif not repeated(login, age, used, now):
         login.ended_at = now
         return None, user, True
     return login, user, False
 
 
-def replace(login, now):
+def replace(login, used, now):
     """Make the next token the one to be used."""
-    recent = [at for at in login.replaced_at if at > now - GRACE]
-    login.replaced_at = [*recent, now][-KEPT:]
+    login.replaced_at = [*login.replaced_at, now][-KEPT:]
+    login.replaced_by = [*login.replaced_by, used][-KEPT:]
     login.generation += 1
     login.issued_at = now
     login.expires_at = min(now + IDLE, login.created_at + LONGEST)
 
 
-def forgiven(login, age, now):
-    """Return whether the token that was replaced `age` replacements ago was so just now."""
-    return 0 < age <= len(login.replaced_at) and login.replaced_at[-age] > now - GRACE
+def repeated(login, age, used, now):
+    """Return whether the token of `age` replacements ago was replaced just now, by this use."""
+    # The release before keeps no uses.
+    known = min(len(login.replaced_at), len(login.replaced_by))
+    return (
+        0 < age <= known
+        and login.replaced_by[-age] == used
+        and login.replaced_at[-age] > now - GRACE
+    )
 
 
 def end(session, login_id):

@@ -94,15 +94,17 @@ def login(given):
 def refresh(header):
     """Exchange a refresh token for the next one, and an access token with the roles of today.
 
-    A repeat within 30 s gets the same refresh token, later it ends the login. With an
-    Idempotency-Key the balancer repeats it on another host by itself.
+    A refresh token that is used twice ends the login. Only who repeats the Idempotency-Key of the
+    first use, within 30 s, gets the same answer; so the balancer may repeat it on another host.
     """
     claims = get_jwt()
     if "login" not in claims:  # of a release that knew no logins
         return refuse("The token is not valid any more.", "invalid_token")
     login_id = uuid.UUID(claims["login"])
+    used = logins.use(header["key"])
     login, user, stolen = db.run(
-        lambda session: logins.refresh(session, login_id, claims["generation"]), idempotent=True
+        lambda session: logins.refresh(session, login_id, claims["generation"], used),
+        idempotent=True,
     )
     if stolen:
         standing.ended([login_id])
