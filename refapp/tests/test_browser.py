@@ -103,8 +103,11 @@ def test_jobs_are_watched_to_their_end_and_dead_ones_retried(admin):
     assert progress == sorted(progress)
     assert progress[-1] == 100
     assert len(progress) > 2, "it moved"
-    dead = admin.queue("Work that fails twice, then is dead")
-    admin.watch(dead, "dead")
+    all_dead = [admin.queue("Work that fails twice, then is dead") for _ in range(3)]
+    for dead in all_dead:
+        admin.watch(dead, "dead")
+    listed = "#jobs-dead [data-id]"
+    admin.until(lambda: {e.get_attribute("data-id") for e in admin.all(listed)} >= set(all_dead))
     entry = f"#jobs-dead [data-id='{dead}']"
     assert "failure 2 of the 2 asked for" in admin.text(entry)
     admin.find(f"{entry} button").click()

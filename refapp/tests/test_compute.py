@@ -241,6 +241,7 @@ def test_a_stop_lets_what_runs_finish_and_sends_on_what_waits(compute):
         ("data=[1000000000001]&sum=1", "data"),
         (f"data={json.dumps([1] * 65)}&sum=1", "data"),
         (f"data={'[' * 3000}&sum=1", "data"),
+        (f"data=[{'%20' * 4096}1]&sum=1", "data"),
         ("data=[1]&sum=x", "sum"),
         ("data=[1]&sum=1e400", "sum"),
     ],

@@ -6,6 +6,8 @@ import signal
 import socket
 import time
 
+import pytest
+import requests
 from web import WORKERS, Client, Load
 
 
@@ -80,3 +82,21 @@ def test_leaves_no_files(start):
     assert list(web.runtime.iterdir())
     web.stop()
     assert list(web.runtime.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [5_000, 12_000])
+def test_what_the_balancer_lets_through_is_for_the_application(listener, start, size):
+    start("release-0")
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    answer = requests.get(f"{url}/sales/total?item={'x' * size}", timeout=10)
+    assert (answer.status_code, list(answer.json()["errors"]["query"])) == (422, ["item"])
+    assert requests.get(f"{url}/livez", headers={"Cookie": "x" * size}, timeout=10).ok
+
+
+def test_what_is_not_http_gets_a_problem_too(listener, start):
+    start("release-0")
+    with socket.create_connection(("127.0.0.1", listener.getsockname()[1]), 10) as s:
+        s.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 1001 + b"\r\n")
+        head, _, body = s.makefile("rb").read().partition(b"\r\n\r\n")
+    assert b"Content-Type: application/problem+json" in head
+    assert json.loads(body)["status"] == 431

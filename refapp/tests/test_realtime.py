@@ -1,6 +1,7 @@
 """Messages reach everyone once, in order, whatever stops meanwhile."""
 
 import asyncio
+import json
 import socket
 import tempfile
 import uuid
@@ -169,11 +170,17 @@ def test_long_polling_and_other_sites_are_refused(hosts):
     status, body = send(
         "GET", f"http://127.0.0.1:{hosts.ports[0]}/socket.io/?EIO=4&transport=polling"
     )
-    assert (status, body) == (400, b'"Invalid transport"')
+    assert (status, json.loads(body)["detail"]) == (400, "Only the transport websocket is served.")
     status, _ = send(
         "GET",
         f"http://127.0.0.1:{hosts.ports[0]}/socket.io/?EIO=4&transport=websocket",
-        headers={"Origin": "https://elsewhere.example"},
+        headers={
+            "Origin": "https://elsewhere.example",
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
+        },
     )
     assert status == 400
 

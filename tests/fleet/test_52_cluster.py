@@ -66,7 +66,7 @@ def test_live_scaling(fleet, master):
         fleet.ssh(
             host,
             f"/srv/refapp/current/env/bin/gunicornc -c '{command}'"
-            f" -s $(ls /proc/{pid}/root/tmp/refapp-metrics-*/*.ctl)",
+            " -s /run/refapp-web-*/gunicorn-web-*.ctl",
         )
 
     with fleet.load():

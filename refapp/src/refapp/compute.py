@@ -16,6 +16,7 @@ bp = Blueprint("compute", __name__, description="CPU-bound work, in processes of
 PROGRAM = Path(__file__).with_name("subset_sum.py")
 NUMBER = 10**12
 NUMBERS = 64
+TEXT = 4096  # characters; more would be white space
 SUM = NUMBER * NUMBERS
 MATCHES = 10_000  # after which a stream ends: 64 zeros have 2^64 subsets
 SEND = 5.0  # seconds that a client may take for a line
@@ -32,6 +33,8 @@ class Numbers(fields.Field):
     """A JSON list of some whole numbers, as text."""
 
     def _deserialize(self, value, attr, data, **kwargs):
+        if len(value) > TEXT:
+            raise ValidationError(f"Longer than {TEXT} characters.")
         try:
             found = json.loads(value)
         except (ValueError, RecursionError):
@@ -53,6 +56,7 @@ class Task(Schema):
         metadata={
             "type": "string",
             "pattern": LIST,
+            "maxLength": TEXT,
             "description": f"A JSON list of 1 to {NUMBERS} whole numbers.",
             "example": "[1,2,-3,4]",
         },

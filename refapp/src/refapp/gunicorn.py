@@ -4,10 +4,12 @@ Sockets come from systemd (LISTEN_FDS): the type's port and the instance's probe
 """
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
 
+from gunicorn import util
 from gunicorn.http import wsgi
 from gunicorn.workers import gthread
 
@@ -80,6 +82,27 @@ graceful_timeout = 25
 # Heartbeat files; on a disk a write can block the loop that must beat.
 _memory = "/dev/shm"  # noqa: S108  gunicorn makes its files there with mkstemp
 worker_tmp_dir = _memory if os.access(_memory, os.W_OK) else None
+
+# What a request may bring is bounded by the balancer (16 KiB a line, 64 KiB in all): whatever it
+# lets through is answered by the application. gunicorn's own bound for the first line ends at
+# 8190, beyond that it knows none (0). HTTP/2 joins the lines of a cookie.
+limit_request_line = 0
+limit_request_field_size = 2**16
+limit_request_fields = 1000
+
+
+def write_error(sock, status, reason, message):
+    """Answer what is not HTTP as the application answers errors; gunicorn would write HTML."""
+    problem = {"type": "about:blank", "title": reason, "status": status, "request_id": ""}
+    body = json.dumps(problem)
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nCache-Control: no-store\r\n"
+        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    util.write_nonblock(sock, (head + body).encode("latin1"))
+
+
+util.write_error = write_error
 
 # X-Forwarded-* are read by the app's ProxyFix, which knows how many hops there are.
 forwarded_allow_ips = ""

@@ -105,6 +105,8 @@ class Upload(Base):
     etag: orm.Mapped[str | None]
     created_at: orm.Mapped[datetime] = orm.mapped_column(default=now, server_default=sa.func.now())
     completed_at: orm.Mapped[datetime | None]
+    # Gone for its user; orphans.py deletes the row, and what arrived meanwhile.
+    removed_at: orm.Mapped[datetime | None]
 
 
 class Job(Base):

@@ -6,9 +6,9 @@ and comes back with each request; the store knows it for the one object only.
 
 import uuid
 
-import sqlalchemy as sa
 from flask import current_app
 from marshmallow import Schema, fields, validate
+from sqlalchemy.dialects.postgresql import insert
 from webargs.flaskparser import abort
 
 from . import idempotency
@@ -17,7 +17,7 @@ from .auth import protected, user_id
 from .extensions import db, store
 from .fields import Whole
 from .models import Upload
-from .uploads import UploadIn, UploadOut, confirmed, described, never_stored, own, pending
+from .uploads import UploadIn, UploadOut, confirmed, described, give_up, never_stored, own, pending
 
 bp = Blueprint("multipart", __name__, description="Large files in the object store")
 bp.after_request(never_stored)
@@ -97,27 +97,22 @@ def create(header, given):
     """Announce a large file; send its parts, then POST to `/uploads/<id>/assemble`."""
     user, upload_id = user_id(), uuid.uuid4()
     key = f"{user}/{upload_id}"
-    parts_id = store.start(key, given["content_type"])
-
-    def record(session):
-        values = {"id": upload_id, "user_id": user, "object_key": key, **given}
-        session.execute(sa.insert(Upload).values(values))
+    values = {"id": upload_id, "user_id": user, "object_key": key, **given}
+    record = insert(Upload).values(values).on_conflict_do_nothing()
+    # Before the store is told: a sweep finds by the row what comes to nothing after this.
+    db.run(lambda session: session.execute(record), idempotent=True)
+    ids = {"id": str(upload_id), "parts_id": store.start(key, given["content_type"])}
 
     def work(session):
         print_ = idempotency.fingerprint("POST /uploads/multipart", given)
-        ids = {"id": str(upload_id), "parts_id": parts_id}
-        answer, _ = idempotency.once(session, user, header["key"], print_, record, ids)
-        return answer, session.get(Upload, uuid.UUID(answer["id"]))
+        answer, _ = idempotency.once(session, user, header["key"], print_, lambda _: None, ids)
+        return answer, session.get(Upload, uuid.UUID(answer["id"])), session.get(Upload, upload_id)
 
-    kept = None
-    try:
-        answer, upload = db.run(work, idempotent=header["key"] is not None)
-        kept = answer["parts_id"]
-    finally:
-        if kept != parts_id:  # a repeat, or a failure
-            store.abort(key, parts_id)
+    answer, upload, made = db.run(work, idempotent=header["key"] is not None)
+    if answer != ids:  # a repeat
+        give_up(made)
     sizes = cut(pending(upload).size)
-    collection = {"parts_id": kept, "part_size": sizes[0], "count": len(sizes)}
+    collection = {"parts_id": answer["parts_id"], "part_size": sizes[0], "count": len(sizes)}
     return described(upload) | {"multipart": collection}
 
 

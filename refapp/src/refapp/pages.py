@@ -2,15 +2,17 @@
 
 from urllib.parse import urlsplit
 
-from flask import Blueprint, current_app, send_from_directory, url_for
+from flask import Blueprint, current_app, request, send_from_directory, url_for
 
 from .extensions import settings
 
 bp = Blueprint("pages", __name__)
 
-# Nothing inline, nothing evaluated; files go to and come from the object store.
+# Nothing inline, nothing evaluated; files go to and come from the object store. What users upload
+# may have the site's own origin: only static files are scripts and styles.
 POLICY = (
-    "default-src 'self'; connect-src 'self' {store}; img-src 'self' {store}; object-src 'none'; "
+    "default-src 'self'; script-src {static}; style-src {static}; "
+    "connect-src 'self' {store}; img-src 'self' {store}; object-src 'none'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 
@@ -19,15 +21,16 @@ def init_app(app):
     """Register static files, and what is said of every answer."""
     app.register_blueprint(bp)
     store = urlsplit(app.config["S3_PUBLIC_ENDPOINT"])
-    policy = POLICY.format(store=f"{store.scheme}://{store.netloc}")
-    app.after_request(lambda response: harden(response, policy))
+    store = f"{store.scheme}://{store.netloc}"
+    app.after_request(lambda response: harden(response, store))
 
 
-def harden(response, policy):
+def harden(response, store):
     """Tell browsers to trust nothing that the app does not use."""
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Referrer-Policy", "same-origin")
     if response.mimetype == "text/html":
+        policy = POLICY.format(store=store, static=f"{request.host_url}static/")
         response.headers.setdefault("Content-Security-Policy", policy)
     return response
 

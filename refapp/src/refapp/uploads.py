@@ -1,5 +1,6 @@
 """Uploads: clients send bytes straight to the object store; the database keeps the address."""
 
+import contextlib
 import uuid
 from datetime import timedelta
 
@@ -14,6 +15,7 @@ from .auth import protected, user_id
 from .extensions import db, store
 from .fields import Text, Whole
 from .models import Upload, now
+from .store import StoreAway
 
 bp = Blueprint("uploads", __name__, description="Files in the object store")
 
@@ -53,7 +55,10 @@ class UploadOut(Schema):
     status = fields.String(required=True, validate=validate.OneOf(["pending", "complete"]))
     created_at = fields.DateTime(required=True)
     completed_at = fields.DateTime(allow_none=True)
-    etag = fields.String(allow_none=True)
+    etag = fields.String(
+        allow_none=True,
+        metadata={"description": "As confirmed; the address for sending holds for a while yet."},
+    )
     get_url = fields.Url(metadata={"description": "Only when complete; expires."})
     expires_in = fields.Integer(metadata={"description": "Seconds."})
 
@@ -131,8 +136,9 @@ def create(header, given):
 @bp.problems(422, 503)
 def index(wanted):
     """List the user's own files that are complete."""
-    own = sa.and_(Upload.user_id == user_id(), Upload.completed_at.is_not(None))
-    latest = sa.select(Upload).where(own).order_by(Upload.completed_at.desc())
+    own = sa.and_(Upload.user_id == user_id(), Upload.removed_at.is_(None))
+    complete = sa.select(Upload).where(own, Upload.completed_at.is_not(None))
+    latest = complete.order_by(Upload.completed_at.desc())
     found = db.run(
         lambda session: session.scalars(latest.limit(wanted["limit"])).all(), idempotent=True
     )
@@ -166,11 +172,18 @@ def complete(upload_id):
 @bp.problems(404, 503)
 def remove(upload_id):
     """Remove a file, or give up one that was announced, parts of it included."""
-    upload = own(upload_id)
-    # The address goes last: without it nobody would find what is left.
-    store.discard(upload.object_key)
-    gone = sa.delete(Upload).where(Upload.id == upload_id)
+    give_up(own(upload_id))
+
+
+def give_up(upload):
+    """Hide an upload and discard it; addresses that were signed may bring it back for a while.
+
+    The row stays until they have expired: a sweep then discards what there is once more.
+    """
+    gone = sa.update(Upload).where(Upload.id == upload.id).values(removed_at=now())
     db.run(lambda session: session.execute(gone), idempotent=True)
+    with contextlib.suppress(StoreAway):
+        store.discard(upload.object_key)
 
 
 def confirmed(upload):
@@ -182,7 +195,7 @@ def confirmed(upload):
         abort(409, message=f"The file has {found['size']} bytes, not {upload.size}.")
     change = (
         sa.update(Upload)
-        .where(Upload.id == upload.id, Upload.completed_at.is_(None))
+        .where(Upload.id == upload.id, Upload.completed_at.is_(None), Upload.removed_at.is_(None))
         .values(completed_at=now(), etag=found["etag"])
     )
     db.run(lambda session: session.execute(change), idempotent=True)
@@ -191,7 +204,9 @@ def confirmed(upload):
 
 def pending(upload):
     """Return an upload that is complete or may still become so, else end the request with 410."""
-    if upload is None or (upload.completed_at is None and upload.created_at < now() - PENDING):
+    if upload is None or upload.removed_at:
+        abort(410, message="The file is gone. Announce it anew.")
+    if upload.completed_at is None and upload.created_at < now() - PENDING:
         abort(410, message="The file was not sent in time. Announce it anew.")
     return upload
 
@@ -200,7 +215,7 @@ def own(upload_id):
     """Return an upload of the user; someone else's does not exist."""
     wanted = sa.select(Upload).where(Upload.id == upload_id, Upload.user_id == user_id())
     upload = db.run(lambda session: session.scalar(wanted), idempotent=True)
-    if upload is None:
+    if upload is None or upload.removed_at:
         abort(404, message="No such upload.")
     return upload
 

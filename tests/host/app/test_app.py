@@ -94,6 +94,27 @@ def test_a_loss_of_every_worker_fails_no_request(host, release):
     assert json.loads(get(host, "/"))["pid"] != before
 
 
+def test_a_reload_replaces_the_workers_and_fails_no_request(host, release):
+    main = properties(host, unit(release), "MainPID")["MainPID"]
+    before = set(host.check_output(f"pgrep -P {main}").split())
+    asked = "curl -sS -m 10 -o /dev/null -w '%{http_code}\\n' http://127.0.0.1:8000/; sleep 0.05"
+    said = host.check_output(
+        f"systemctl reload {unit(release)}; for n in $(seq 60); do {asked}; done"
+    )
+    assert said.split() == ["200"] * 60
+    old = "|".join(before)
+    left = f"pgrep -P {main} | grep -qxE '{old}'"
+    host.check_output(f"for n in $(seq 30); do {left} || exit 0; sleep 1; done; exit 1")
+    assert properties(host, unit(release), "MainPID")["MainPID"] == main
+    assert len(host.check_output(f"pgrep -P {main}").split()) == len(before)
+
+
+def test_a_server_has_a_directory_in_memory_for_itself(host, release):
+    runtime = host.file(f"/run/tiny-web-{release}")
+    assert (runtime.user, runtime.mode) == ("tiny", 0o700)
+    assert host.check_output(f"stat -f -c %T {runtime.path}") == "tmpfs"
+
+
 def test_only_root_may_probe(host, release):
     socket = host.file(f"/run/tiny/web-{release}.sock")
     assert (socket.user, socket.mode) == ("root", 0o600)

@@ -5,6 +5,7 @@ import threading
 
 import socketio
 from gunicorn import util
+from werkzeug.exceptions import BadRequest
 
 from ..extensions import redis
 from ..messages import STREAM
@@ -22,8 +23,16 @@ sockets = socketio.WSGIApp(realtime.server, web)
 stopping = threading.Event()
 
 
+@web.route("/socket.io/")
+def refuse():
+    """Answer what is no WebSocket as any other mistake."""
+    raise BadRequest("Only the transport websocket is served.")
+
+
 def app(environ, start_response):
     """Answer a request, or serve a WebSocket until it ends."""
+    if environ.get("HTTP_UPGRADE", "").lower() != "websocket":
+        return web(environ, start_response)
     try:
         return sockets(environ, start_response)
     except StopIteration:  # a WebSocket has ended

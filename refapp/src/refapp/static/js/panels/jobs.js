@@ -24,7 +24,7 @@ export default () => ({
       (await attempt(this, () =>
         Promise.all([
           api("GET", "/jobs?mine=true&limit=3"),
-          api("GET", "/jobs?state=dead&limit=2"),
+          api("GET", "/jobs?state=dead&limit=20"),
         ]),
       )) ?? [];
     if (!mine) return;
