@@ -229,6 +229,7 @@ class Load:
                 seconds=round(seconds, 3),
                 request_id=headers.get("X-Request-ID"),
                 key=request.key,
+                retry_after=headers.get("Retry-After"),
                 body=body[:200].decode(errors="replace"),
             )
         )

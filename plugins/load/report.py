@@ -25,6 +25,7 @@ class Failure:
     seconds: float
     request_id: str | None
     key: str | None
+    retry_after: str | None
     body: str
 
 

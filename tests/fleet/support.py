@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".lab"
 LOGS = STATE / "logs"
 LAB = ROOT / "inventories/lab"
+PSQL = "cd /; runuser -u postgres -- psql -X -qAt -F '|' -d refapp -v ON_ERROR_STOP=1 -f -"
 numbers = itertools.count(1)
 
 
@@ -184,12 +185,25 @@ class Fleet:
 
     def sql(self, query: str) -> list[list[str]]:
         """Ask the database, on its host: its port is closed to us."""
-        text = self.ssh(
-            self.groups["db"][0],
-            "cd /; runuser -u postgres -- psql -X -At -F '|' -d refapp -v ON_ERROR_STOP=1 -f -",
-            input=query,
-        )
+        text = self.ssh(self.groups["db"][0], PSQL, input=query)
         return [line.split("|") for line in text.splitlines()]
+
+    def psql(self) -> subprocess.Popen[str]:
+        """Return a session with the database that lasts until its standard input is closed."""
+        command = ["ssh", "-F", str(STATE / "ssh_config"), "-l", "root"]
+        return subprocess.Popen(
+            [*command, self.addresses[self.groups["db"][0]], PSQL],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def scans(self, table: str) -> int:
+        """How often a table was read. PostgreSQL itself counts; a connection tells it late."""
+        time.sleep(11)  # one that has nothing to do, after ten seconds
+        found = self.sql(
+            "SELECT seq_scan + coalesce(idx_scan, 0) FROM pg_stat_user_tables "
+            f"WHERE relname = '{table}';"
+        )
+        return int(found[0][0])
 
     def session(self) -> requests.Session:
         """Return a client of the site that trusts its authority."""

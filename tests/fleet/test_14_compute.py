@@ -1,15 +1,15 @@
 """Work that is shared, bounded or kept off the app: totals, subset sums, files."""
 
 import json
-import re
 import secrets
 import statistics
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from tests.fleet.crowd import ask_at_once, queries
 from tests.fleet.support import eventually
 
 # No even numbers add up to an odd one, and it takes minutes to find out.
@@ -24,30 +24,45 @@ def client(fleet):
         yield session
 
 
-def queries(fleet):
-    """Sum what the app hosts say of their queries for totals."""
-    count = 0.0
-    for host in fleet.groups["app"]:
-        text = fleet.ssh(host, "curl -fsS http://127.0.0.1:8000/metrics")
-        pattern = r'^refapp_totals_total\{source="database"\} (\S+)$'
-        count += sum(float(n) for n in re.findall(pattern, text, re.M))
-    return count
+@contextmanager
+def held(fleet):
+    """Let no query of the sales end while the block runs; yields a count of those that wait."""
+    process = fleet.psql()
+
+    def ask(query):
+        print(query, file=process.stdin, flush=True)
+        return process.stdout.readline().strip()
+
+    try:
+        assert ask("BEGIN; LOCK TABLE sales; SELECT 'held';") == "held"
+        waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'sales'::regclass"
+        yield lambda: int(ask(f"{waiting} AND NOT granted;"))
+    finally:
+        process.stdin.close()  # which rolls back
+        process.wait(10)
 
 
-def test_500_requests_on_a_cold_cache_cost_one_query(fleet, client):
+def test_500_requests_at_once_on_a_cold_cache_cost_one_query(fleet, client):
     item = f"cold-{secrets.token_hex(6)}"
     body = {"item": item, "amount": 5}
     assert client.post(f"{fleet.url}/sales", json=body, timeout=10).status_code == 201
-    before = queries(fleet)
-    # With a token: the caches in front leave such a request to the app.
-    headers = {"Authorization": client.headers["Authorization"]}
+    token = client.headers["Authorization"].removeprefix("Bearer ")
+    scans, own = fleet.scans("sales"), queries(fleet)
+    with ExitStack() as stack:
+        waiting, seen = stack.enter_context(held(fleet)), set()
 
-    def ask(_):
-        return fleet.get(f"/sales/total?item={item}", headers=headers, timeout=20).json()["total"]
+        def look():
+            end = time.monotonic() + 0.6  # less than the database may take for a query
+            while time.monotonic() < end:
+                seen.add(waiting())
+                time.sleep(0.05)
+            stack.close()
 
-    with ThreadPoolExecutor(100) as pool:
-        assert set(pool.map(ask, range(500))) == {5}
-    assert queries(fleet) - before == 1
+        answers = ask_at_once(fleet, f"/sales/total?item={item}", 500, token, look)
+    assert Counter((status, body.get("total")) for status, body in answers) == {(200, 5): 500}
+    assert max(seen) == 1, "queries that waited at the same time"
+    assert fleet.scans("sales") - scans == 1
+    assert queries(fleet) - own == 1
 
 
 def test_no_total_is_old_a_second_after_a_write(fleet, client):
@@ -72,13 +87,17 @@ def computing(fleet):
 
 
 def test_matches_come_through_the_balancer_as_they_are_found(fleet):
-    task = {**ENDLESS, "data": json.dumps([*range(2, 82, 2), 801])}
+    # The first number is a match by itself; the others keep the search going for minutes.
+    task = {**ENDLESS, "data": json.dumps([801, *range(2, 82, 2)])}
     with fleet.session() as session:
         answer = compute(fleet, session, task)
-        began, lines = time.monotonic(), answer.iter_lines()
-        while json.loads(next(lines))["event"] != "running":
-            assert time.monotonic() - began < 5
         assert answer.headers["Content-Type"] == "application/x-ndjson"
+        began, lines = time.monotonic(), answer.iter_lines(chunk_size=1)
+        while (event := json.loads(next(lines)))["event"] in ("waiting", "running"):
+            pass
+        assert event == {"event": "match", "subset": [801]}, "the end comes minutes later"
+        assert time.monotonic() - began < 5
+        assert computing(fleet) >= 1, "the search had ended"
         answer.close()
         small = compute(fleet, session, {"data": "[1,2,3,-3]", "sum": 3})
         events = [json.loads(line) for line in small.iter_lines()]
@@ -198,9 +217,22 @@ def test_a_large_file_that_is_given_up_leaves_nothing(fleet, client):
     assert client.get(f"{one}/parts", params=id_, timeout=10).status_code == 404
 
 
-def test_no_file_is_kept_on_an_app_host(fleet):
+def test_no_byte_of_a_file_is_on_an_app_host(fleet, client):
+    mark = secrets.token_hex(16)
+    content = (mark + "\n").encode() * (3 * MIB // 33)
+    sent = {"filename": "mark.txt", "content_type": "text/plain", "size": len(content)}
+    made = client.post(f"{fleet.url}/uploads", json=sent, timeout=10)
+    assert made.status_code == 201, made.text
+    one, put = f"{fleet.url}/uploads/{made.json()['id']}", made.json()["upload"]
+    with fleet.session() as anonymous:
+        stored = anonymous.put(put["url"], data=content, headers=put["headers"], timeout=60)
+    assert stored.status_code in (200, 201), stored.text
+    done = client.post(f"{one}/complete", timeout=20)
+    assert done.status_code == 200, done.text
+    # Temporary files as well: those of a sandboxed unit are under /tmp and /var/tmp too.
+    grep = f"grep -rl --devices=skip {mark} /srv /tmp /var /dev/shm /run"
     for host in fleet.groups["app"]:
-        assert (
-            fleet.ssh(host, "find /srv/refapp/shared /tmp /var/tmp -xdev -user refapp -size +5M")
-            == ""
-        )
+        assert fleet.ssh(host, f"{grep} 2>/dev/null || true", timeout=60) == ""
+    store = fleet.groups["storage"][0]
+    assert fleet.ssh(store, f"grep -rl {mark} /srv || true", timeout=60), "grep finds nothing"
+    assert client.delete(one, timeout=20).status_code == 204

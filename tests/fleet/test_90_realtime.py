@@ -1,4 +1,4 @@
-"""Messages, settings and the users' count over the whole fleet, through the balancer."""
+"""Messages and the users' count over the whole fleet, through the balancer."""
 
 import json
 import os
@@ -138,46 +138,22 @@ def test_a_message_posted_twice_is_there_once(fleet, client):
     assert [each["id"] for each in latest].count(sent) == 1
 
 
-def test_a_setting_is_in_effect_everywhere_within_a_second(fleet, client):
-    def change(value):
-        answer = client.put(f"{fleet.url}/settings/banner", json={"value": value}, timeout=5)
-        assert answer.status_code == 200, answer.text
-
-    def read(_):
-        return client.get(f"{fleet.url}/settings", timeout=5).json()
-
-    try:
-        change("")
-        for text in ("one", "two"):
-            change(text)
-            time.sleep(1)
-            with ThreadPoolExecutor(8) as pool:
-                found = list(pool.map(read, range(150)))
-            values = {
-                each["name"]: each["value"] for answer in found for each in answer["settings"]
-            }
-            assert len({answer["version"] for answer in found}) == 1
-            assert values["banner"] == text
-            assert {answer["host"] for answer in found} == set(fleet.groups["app"])
-            assert text in fleet.get("/").text
-    finally:
-        change("")
-
-
 def test_the_users_count_costs_one_query_in_ten_seconds(fleet):
     def queries():
         hosts = fleet.groups["app"]
         return sum(metric(fleet, host, 8000, "refapp_user_counts_total") for host in hosts)
 
-    before, began, figures = queries(), time.monotonic(), set()
+    # Nobody logs in meanwhile, or sells: only counting reads the table of users.
+    scans, before, began, figures = fleet.scans("users"), queries(), time.monotonic(), set()
     with ThreadPoolExecutor(12) as pool:
-        while time.monotonic() - began < 25:
+        while time.monotonic() - began < 21:
             answers = list(pool.map(lambda _: fleet.get("/users/count"), range(48)))
             assert {answer.status_code for answer in answers} == {200}
             figures |= {answer.json()["as_of"] for answer in answers}
-    periods = (time.monotonic() - began) / 10
+    most = (time.monotonic() - began) / 10 + 1
     assert len(figures) >= 2
-    assert queries() - before <= periods + 1
+    assert 2 <= queries() - before <= most
+    assert 2 <= fleet.scans("users") - scans <= most
 
 
 def test_clients_are_spread_and_counted(fleet, script):

@@ -33,7 +33,8 @@ class Site:
         return web.json_response({})
 
     async def broken(self, request):
-        return web.Response(status=500, text="no", headers={"X-Request-ID": "r1"})
+        headers = {"X-Request-ID": "r1", "Retry-After": "7"}
+        return web.Response(status=500, text="no", headers=headers)
 
     async def login(self, request):
         given = await request.json()
@@ -133,6 +134,7 @@ def test_a_failure_says_what_and_where(site):
     failure = load.report["failures"][0]
     assert (failure["status"], failure["url"]) == (500, "GET /broken")
     assert (failure["request_id"], failure["body"]) == ("r1", "no")
+    assert failure["retry_after"] == "7"
     assert load.report["failed_by_kind"]["get"] == load.report["statuses"]["500"]
     assert "GET /broken" in load.summary
 
