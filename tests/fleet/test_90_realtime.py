@@ -69,22 +69,23 @@ def prove(report, count):
     assert report["heard"] == report["said"] * count, report
 
 
-def test_no_message_is_lost_or_doubled_by_a_deploy(fleet, script, tmp_path):
+@pytest.mark.parametrize("count", [60, pytest.param(200, marks=pytest.mark.full)])
+def test_no_message_is_lost_or_doubled_by_a_deploy(fleet, script, tmp_path, count):
     source = tmp_path / "refapp"
     ignored = shutil.ignore_patterns("__pycache__", "tests", ".*")
     shutil.copytree(ROOT / "refapp", source, ignore=ignored)
     with (source / "src/refapp/wsgi.py").open("a") as module:
         module.write("# messages go on\n")
     before = set(fleet.releases().values())
-    with clients(fleet, script, 200) as report:
+    with clients(fleet, script, count, every_ms=10 * count) as report:
         time.sleep(3)
         play("deploy.yml", "-e", f"release={source}")
         assert set(fleet.releases().values()) != before
         play("rollback.yml")
     assert set(fleet.releases().values()) == before
-    prove(report, 200)
-    assert report["moved"] == 200, "a client stayed on a release that is gone"
-    assert report["farewells"] >= 400
+    prove(report, count)
+    assert report["moved"] == count, "a client stayed on a release that is gone"
+    assert report["farewells"] >= 2 * count
 
 
 def test_no_message_is_lost_or_doubled_by_a_restart_behind_a_drain(fleet, script):
