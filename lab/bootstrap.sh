@@ -7,6 +7,8 @@ cd "$(dirname "$0")/.."
 packages="podman crun runc mmdebstrap openssh-client python3-venv zstd git curl"
 packages="$packages netavark aardvark-dns nftables iptables debian-archive-keyring"
 [ "${1:-}" != test ] || packages="$packages postgresql redis-server chromium chromium-driver"
+# Clients in JavaScript are among the tests; any Node.js does.
+[ "${1:-}" != test ] || command -v npm >/dev/null || packages="$packages nodejs npm"
 
 missing=
 for package in $packages; do
