@@ -1,5 +1,6 @@
 """CPU-bound work runs beside the workers: bounded, streamed, and stopped with its reader."""
 
+import contextlib
 import http.client
 import itertools
 import json
@@ -184,6 +185,14 @@ def test_it_takes_no_more_time_than_agreed(compute):
     assert time.monotonic() - began < 5
     # Its reader has the last line a moment before it is stopped.
     eventually(lambda: programs(web) == [], 5)
+
+
+def test_it_uses_no_more_of_a_core_than_agreed(compute):
+    web = compute(share=10)
+    with contextlib.closing(Stream(web, **ENDLESS)):
+        [program] = eventually(lambda: programs(web))
+        time.sleep(3)
+        assert 0 < cpu_seconds(program) < 1
 
 
 def test_it_gives_no_more_lines_than_agreed(compute):

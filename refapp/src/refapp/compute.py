@@ -101,7 +101,8 @@ def never_stored(response):
 def subset_sum(task):
     """Stream the subsets of `data` that add up to `sum`, as they are found, in JSON lines."""
     try:
-        job = current_app.extensions["pool"].enter(PROGRAM, task)
+        share = {"share": current_app.config["CPU_SHARE"]}
+        job = current_app.extensions["pool"].enter(PROGRAM, task | share)
     except FullError:
         raise TooManyRequests("Every process is busy.", retry_after=RETRY) from None
     client = request.environ.get("gunicorn.socket")

@@ -34,10 +34,12 @@ NUMBERS = {
     # Seconds that a stopping worker gives its jobs to end; the unit gives it 20 in all.
     "JOB_GRACE": (10, 0, 15),
     # Computations at once, 0 for one a core; how many wait; seconds that each may take, less
-    # than gunicorn's graceful_timeout so that a stop can wait for them.
+    # than gunicorn's graceful_timeout so that a stop can wait for them; per cent of a core that
+    # each may use.
     "CPU_SLOTS": (0, 0, 24),
     "CPU_QUEUE": (8, 0, 24),
     "CPU_SECONDS": (20, 1, 20),
+    "CPU_SHARE": (100, 1, 100),
 }
 
 # How a total of sales is found: see totals.py.
