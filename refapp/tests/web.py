@@ -124,6 +124,7 @@ class Load:
     def __init__(self, port):
         self.failures, self.releases, self.count = [], set(), 0
         self._stop = threading.Event()
+        self._end = time.monotonic() + 120  # whatever becomes of the test
         pauses = [0, 0.02, 0.5, 1.5, 2.2, 2.5, 2.7, IDLE]
         self._threads = [
             threading.Thread(
@@ -136,7 +137,7 @@ class Load:
 
     def _run(self, port, pause, fresh):
         client = Client(port)
-        while not self._stop.wait(pause):
+        while not self._stop.wait(pause) and time.monotonic() < self._end:
             try:
                 status, body = client.get("/whoami")
                 self.count += 1
