@@ -60,7 +60,8 @@ class Person:
             await self._task
 
     async def _stay(self):
-        while True:
+        # Not for ever: the library may keep a cancellation to itself.
+        while not asyncio.current_task().cancelling():
             client = socketio.AsyncClient(reconnection=False)
             try:
                 await self._visit(client)
