@@ -177,9 +177,9 @@ def make_engine(url, application_name="refapp", session=SESSION, **options):
     options["creator"] = lambda: leader.found(psycopg.connect(**leader.arguments()))
     # Errors are logged, and values are other people's.
     options["hide_parameters"] = True
-    engine = sa.create_engine(
-        "postgresql+psycopg://", pool_pre_ping=True, pool_recycle=600, **options
-    )
+    # libpq's form with several hosts is none that SQLAlchemy reads.
+    target = url if url.startswith("postgresql+psycopg:") else "postgresql+psycopg://"
+    engine = sa.create_engine(target, pool_pre_ping=True, pool_recycle=600, **options)
 
     @sa.event.listens_for(engine, "handle_error")
     def drop_connection_to_a_lost_primary(context):
