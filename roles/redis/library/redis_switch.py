@@ -14,6 +14,7 @@ except ImportError:  # check mode on a new host
 PAUSE = 20  # seconds that writes are held at most; outlasts a failover that Sentinel gives up
 SWITCH = 15  # seconds for Sentinel to switch; it gives up after 10 itself (failover-timeout)
 HEARD = 3  # seconds for every Sentinel to hear of it
+TILT = 45  # seconds for Sentinel to leave TILT mode
 POLL = 0.05
 
 
@@ -74,6 +75,8 @@ class Tier:
             self.sentinel.execute_command("SENTINEL", "CKQUORUM", self.master)
         except ResponseError as error:
             raise RefusedError(f"the Sentinels have no quorum: {error}") from error
+        # After a jump of the clock, or when the host is too busy, Sentinel only watches for 30 s.
+        wait(self._acts, TILT, "Sentinel is in TILT mode, and did not leave it")
 
     def switch(self):
         """Hold writes, let Sentinel switch, follow the new primary; return its address.
@@ -85,7 +88,7 @@ class Tier:
         try:
             wait(self._copied, 2, "no replica had every write")
             self.sentinel.execute_command("SENTINEL", "FAILOVER", self.master)
-            successor = wait(self._successor, SWITCH, "Sentinel promoted no replica")
+            successor = self._wait_for_successor()
             self.redis.execute_command("REPLICAOF", successor, 6379)
             # Whoever asks a Sentinel that has not heard yet would be sent here again.
             deadline = time.monotonic() + HEARD
@@ -96,6 +99,17 @@ class Tier:
         # What was held is refused now, since this is a replica; the rest must notice, too.
         self.redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         return successor
+
+    def _wait_for_successor(self):
+        try:
+            return wait(self._successor, SWITCH, "Sentinel promoted no replica")
+        except RefusedError:
+            # It must not do so later, when writes are no longer held.
+            self.sentinel.execute_command("SENTINEL", "RESET", self.master)
+            raise
+
+    def _acts(self):
+        return not self.sentinel.info("sentinel")["sentinel_tilt"]
 
     def _copied(self):
         wanted = self.redis.info("replication")["master_repl_offset"]
