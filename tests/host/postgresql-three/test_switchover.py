@@ -1,15 +1,13 @@
 """The verbs of a tier of three: handed over, refused, a setting rolled, a member restarted."""
 
 import json
-import os
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-SCENARIO = ROOT / "molecule/postgresql-three"
+from tests.host.entry import call
+
 # Once is enough, and on no particular host.
 testinfra_hosts = ["ansible://db3"]
 
@@ -35,17 +33,6 @@ def wait(condition, seconds=60):
         time.sleep(0.5)
 
 
-def call(entry, *arguments):
-    """Run an entry point of the role on all members."""
-    return subprocess.run(
-        ["ansible", "all", "-i", SCENARIO / "inventory.yml", "-m", "include_role",
-         "-a", f"name=postgresql tasks_from={entry}", "--ssh-common-args",
-         f"-F {ROOT / '.lab/ssh_config'}", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-    )  # fmt: skip
-
-
 @pytest.fixture(autouse=True)
 def whole(host):
     wait(lambda: in_step(host))
@@ -53,7 +40,7 @@ def whole(host):
 
 def test_a_check_of_a_switchover_changes_nothing(host):
     led = leader(host)
-    done = call("switchover", "--check")
+    done = call("postgresql-three", "switchover", "--check")
     assert done.returncode == 0, done.stdout
     assert f"{led} would hand over to" in done.stdout
     assert leader(host) == led
@@ -61,10 +48,10 @@ def test_a_check_of_a_switchover_changes_nothing(host):
 
 def test_a_switchover_goes_where_it_is_told_to(host):
     heir = "db2" if leader(host) == "db1" else "db1"
-    done = call("switchover", "-e", f"postgresql_successor={heir}")
+    done = call("postgresql-three", "switchover", "-e", f"postgresql_successor={heir}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert leader(host) == heir
-    again = call("switchover", "-e", f"postgresql_successor={heir}")
+    again = call("postgresql-three", "switchover", "-e", f"postgresql_successor={heir}")
     assert again.returncode == 0, again.stdout
     assert leader(host) == heir, "there was nothing to do"
 
@@ -87,7 +74,7 @@ def test_a_switchover_with_no_standby_in_step_is_refused(host):
     try:
         name = lost.removeprefix("postgresql-three-")
         wait(lambda: cluster(host).get(name) != "quorum_standby")
-        done = call("switchover", "-e", f"postgresql_successor={name}")
+        done = call("postgresql-three", "switchover", "-e", f"postgresql_successor={name}")
         assert done.returncode != 0
         assert f"{name} is not in step" in done.stdout, done.stdout
         assert leader(host) == led

@@ -1,13 +1,11 @@
 """A planned switch while somebody writes without a pause: what was acknowledged is kept."""
 
-import os
 import subprocess
 import threading
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
-SCENARIO = ROOT / "molecule/redis-three"
+from tests.host.entry import call
+
 ADDRESSES = ["10.87.22.11", "10.87.22.12", "10.87.22.13"]
 testinfra_hosts = ["ansible://redis2"]
 
@@ -43,17 +41,6 @@ def primary(host):
     return cli(host, ADDRESSES[0], ask, port=26379)[0]
 
 
-def call(entry, *arguments):
-    """Run an entry point of the role on all members."""
-    return subprocess.run(
-        ["ansible", "all", "-i", SCENARIO / "inventory.yml", "-m", "include_role",
-         "-a", f"name=redis tasks_from={entry}", "--ssh-common-args",
-         f"-F {ROOT / '.lab/ssh_config'}", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-    )  # fmt: skip
-
-
 def wait(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -70,7 +57,7 @@ def whole(host):
 def test_a_check_says_who_could_take_over_and_changes_nothing(host):
     wait(lambda: whole(host))
     led = primary(host)
-    done = call("switchover", "--check")
+    done = call("redis-three", "switchover", "--check")
     assert done.returncode == 0, done.stdout
     assert f"{led} would hand over to" in done.stdout
     assert primary(host) == led
@@ -88,7 +75,7 @@ def test_a_switch_loses_nothing_that_was_acknowledged(host):
     writer = threading.Thread(target=write)
     writer.start()
     time.sleep(3)
-    done = call("switchover")
+    done = call("redis-three", "switchover")
     assert done.returncode == 0, done.stdout
     writer.join()
     now = primary(host)
@@ -108,7 +95,7 @@ def test_a_switch_without_a_replica_in_step_is_refused(host):
         subprocess.run(["podman", "exec", name, "systemctl", "stop", "redis-server"], check=True)
     try:
         wait(lambda: "connected_slaves:0" in cli(host, led, "INFO replication"))
-        done = call("switchover")
+        done = call("redis-three", "switchover")
         assert done.returncode != 0
         assert "no replica is in step" in done.stdout, done.stdout
     finally:
