@@ -10,7 +10,7 @@ from psycopg import errors as pg
 from sqlalchemy import exc, orm
 from werkzeug.exceptions import ServiceUnavailable
 
-# The balancer gives up on a host after 3 s, so nothing here may take that long: an answer
+# The balancer gives up on a host after 4 s, so nothing here may take that long: an answer
 # of 503 in time is better than a retry elsewhere of a request that still runs.
 CONNECT = {
     "connect_timeout": 2,
@@ -27,7 +27,7 @@ SESSION = {
     "lock_timeout": 1500,
     "idle_in_transaction_session_timeout": 1500,
 }
-WAIT = 2.0  # seconds that a request waits, in all, for a database which is starting or failing over
+WAIT = 3.5  # seconds that a request waits, in all, for a database which is starting or failing over
 WAITERS = 8  # threads a worker lets wait so; the others answer 503 at once, /livez stays fast
 
 # The server is not there, not yet, not any more, or is now a standby: ask again elsewhere.

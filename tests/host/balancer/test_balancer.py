@@ -213,7 +213,7 @@ def test_a_frozen_host_costs_time_and_no_request(ask, backends):
         answers = [ask("/a") for _ in range(6)] + [ask("/a", *keyed) for _ in range(6)]
         assert {status for status, _ in answers} == {200}
         assert {json.loads(body)["host"] for _, body in answers} == {"app2"}
-        # Each would cost 3 s, were the host not left out after the first.
+        # Each would cost 4 s, were the host not left out after the first.
         assert time.monotonic() - began < 30
     finally:
         backends[0].check_output(f"{kill} CONT")
