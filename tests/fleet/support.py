@@ -9,7 +9,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,16 +183,49 @@ class Fleet:
             check=True, capture_output=True, text=True, timeout=timeout, **options,
         ).stdout.strip()  # fmt: skip
 
+    def leader(self) -> str:
+        """The host that PostgreSQL's members call their leader."""
+
+        def ask() -> str | None:
+            for host in self.groups["db"]:
+                url = f"http://{self.addresses[host]}:8008/primary"
+                with suppress(subprocess.SubprocessError):  # a host that is down
+                    self.ssh(host, f"curl -sf -m 3 -o /dev/null {url}", timeout=10)
+                    return host
+            return None
+
+        return eventually(ask, 60)
+
+    def primary(self) -> str:
+        """The host that Sentinel names as Redis's primary."""
+
+        def ask() -> str | None:
+            names = {address: name for name, address in self.addresses.items()}
+            for host in self.groups["redis"]:
+                with suppress(subprocess.SubprocessError):
+                    question = "SENTINEL get-master-addr-by-name evenkeel"
+                    said = self.redis(host, question, port=26379).split()
+                    return names[next(word for word in said if word in names)]
+            return None
+
+        return eventually(ask, 30)
+
+    def redis(self, host: str, *commands: str, port: int = 6379) -> str:
+        """Ask a Redis or a Sentinel on its host; return what it says, without the greeting."""
+        lines = "\n".join([f"AUTH {self.secrets['secret_redis_password']}", *commands])
+        said = self.ssh(host, f"redis-cli -t 2 -h {self.addresses[host]} -p {port}", input=lines)
+        return said.removeprefix("OK").strip()
+
     def sql(self, query: str) -> list[list[str]]:
-        """Ask the database, on its host: its port is closed to us."""
-        text = self.ssh(self.groups["db"][0], PSQL, input=query)
+        """Ask the database, on its leader's host: its port is closed to us."""
+        text = self.ssh(self.leader(), PSQL, input=query)
         return [line.split("|") for line in text.splitlines()]
 
     def psql(self) -> subprocess.Popen[str]:
         """Return a session with the database that lasts until its standard input is closed."""
         command = ["ssh", "-F", str(STATE / "ssh_config"), "-l", "root"]
         return subprocess.Popen(
-            [*command, self.addresses[self.groups["db"][0]], PSQL],
+            [*command, self.addresses[self.leader()], PSQL],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 

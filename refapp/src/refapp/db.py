@@ -10,7 +10,7 @@ from psycopg import errors as pg
 from sqlalchemy import exc, orm
 from werkzeug.exceptions import ServiceUnavailable
 
-# The balancer gives up on a host after 3 s, so nothing here may take that long: an answer
+# The balancer gives up on a host after 4 s, so nothing here may take that long: an answer
 # of 503 in time is better than a retry elsewhere of a request that still runs.
 CONNECT = {
     "connect_timeout": 2,
@@ -27,7 +27,7 @@ SESSION = {
     "lock_timeout": 1500,
     "idle_in_transaction_session_timeout": 1500,
 }
-WAIT = 2.0  # seconds that a request waits, in all, for a database which is starting or failing over
+WAIT = 3.5  # seconds that a request waits, in all, for a database which is starting or failing over
 WAITERS = 8  # threads a worker lets wait so; the others answer 503 at once, /livez stays fast
 
 # The server is not there, not yet, not any more, or is now a standby: ask again elsewhere.
@@ -145,18 +145,40 @@ def _never_connected(error):
     return isinstance(error, exc.OperationalError) and getattr(error.orig, "sqlstate", "") is None
 
 
+class Leader:
+    """Where the leader was found last: it is asked first, so that a lost host costs a wait once."""
+
+    def __init__(self, arguments):
+        self._arguments, self._host = arguments, None
+
+    def arguments(self):
+        """Return psycopg's arguments, the last leader before the other hosts."""
+        hosts = str(self._arguments.get("host", "")).split(",")
+        ports = str(self._arguments.get("port", "")).split(",")
+        if self._host not in hosts or len(hosts) < 2:
+            return self._arguments
+        order = sorted(range(len(hosts)), key=lambda n: hosts[n] != self._host)
+        same_port = len(ports) < len(hosts)
+        return self._arguments | {
+            "host": ",".join(hosts[n] for n in order),
+            "port": ports[0] if same_port else ",".join(ports[n] for n in order),
+        }
+
+    def found(self, connection):
+        """Remember where a connection leads, and return it."""
+        self._host = connection.info.host
+        return connection
+
+
 def make_engine(url, application_name="refapp", session=SESSION, **options):
     """Return an engine for an SQLAlchemy URL, or for a libpq one with several hosts."""
-    arguments = connect_arguments(url, application_name, session)
+    leader = Leader(connect_arguments(url, application_name, session))
     options = {"pool_size": 2, "max_overflow": 0, "pool_timeout": 1.5} | options
-    if url.startswith("postgresql+psycopg:"):
-        options["connect_args"] = arguments
-        target = sa.make_url(url)
-    else:
-        options["creator"] = lambda: psycopg.connect(**arguments)
-        target = "postgresql+psycopg://"
+    options["creator"] = lambda: leader.found(psycopg.connect(**leader.arguments()))
     # Errors are logged, and values are other people's.
     options["hide_parameters"] = True
+    # libpq's form with several hosts is none that SQLAlchemy reads.
+    target = url if url.startswith("postgresql+psycopg:") else "postgresql+psycopg://"
     engine = sa.create_engine(target, pool_pre_ping=True, pool_recycle=600, **options)
 
     @sa.event.listens_for(engine, "handle_error")

@@ -5,7 +5,7 @@ import psycopg
 import psycopg_pool
 from procrastinate import exceptions
 
-from ..db import connect_arguments
+from ..db import Leader, connect_arguments
 
 # A new entry for each lost one, instead of the same again: should the worker that had it come
 # back, it finds that the entry it wants to settle is gone.
@@ -51,11 +51,23 @@ def make_app():
     return procrastinate.App(connector=Connector())
 
 
+def connection_class(arguments):
+    """Return a class of connections that ask the last leader first."""
+    leader = Leader(arguments)
+
+    class Connection(psycopg.AsyncConnection):
+        @classmethod
+        async def connect(cls, conninfo="", **_):
+            return leader.found(await super().connect(conninfo, **leader.arguments()))
+
+    return Connection
+
+
 def make_pool(config, concurrency):
     """Return a pool of connections, not open yet; who finds none waits for 5 s."""
     name = f"refapp {config['RELEASE']} worker"
     return psycopg_pool.AsyncConnectionPool(
-        kwargs=connect_arguments(config["DATABASE_URL"], name),
+        connection_class=connection_class(connect_arguments(config["DATABASE_URL"], name)),
         min_size=1,
         max_size=concurrency + 2,
         timeout=5,

@@ -1,0 +1,324 @@
+"""Tiers of three: what is handed over, lost, replaced or restarted under load fails nothing."""
+
+import json
+import secrets
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from tests.fleet.support import eventually, play, podman
+
+BEFORE, AFTER = 2, 5  # seconds of load on each side of a change
+
+
+@pytest.fixture(scope="module", autouse=True)
+def of_three(fleet):
+    for tier in ("db", "redis", "storage"):
+        if len(fleet.groups[tier]) < 3:
+            pytest.skip(f"tier {tier} has no quorum that survives the loss of a host")
+
+
+@pytest.fixture(scope="module")
+def client(fleet):
+    with fleet.session() as session:
+        session.headers["Authorization"] = f"Bearer {fleet.login()['access_token']}"
+        yield session
+
+
+@contextmanager
+def change_under_load(fleet, **options):
+    """The load of the acceptance tests with keys only, as for faults."""
+    with fleet.load(unkeyed=0, **options) as load:
+        time.sleep(BEFORE)
+        yield load
+        time.sleep(AFTER)
+
+
+def members(fleet):
+    """PostgreSQL's members by name, as Patroni has them."""
+    host = fleet.groups["db"][-1]
+    said = fleet.ssh(host, f"curl -fsS -m 5 http://{fleet.addresses[host]}:8008/cluster")
+    return {member["name"]: member for member in json.loads(said)["members"]}
+
+
+def in_step(fleet):
+    """Whether every standby has all that is acknowledged."""
+    roles = [member["role"] for member in members(fleet).values()]
+    return sorted(roles) == ["leader"] + ["quorum_standby"] * (len(fleet.groups["db"]) - 1)
+
+
+def since(fleet):
+    """When PostgreSQL was started, on each host."""
+    ask = "cd /; runuser -u postgres -- psql -XAtc 'SELECT pg_postmaster_start_time()'"
+    return {host: fleet.ssh(host, ask) for host in fleet.groups["db"]}
+
+
+def test_a_check_says_who_would_take_over_and_changes_nothing(fleet):
+    led = fleet.leader()
+    done = play("switchover.yml", "--check")
+    assert f"{led} would hand over to" in done.output
+    assert fleet.leader() == led
+
+
+def test_a_switchover_of_postgresql_fails_no_request(fleet):
+    eventually(lambda: in_step(fleet), 60)
+    led = fleet.leader()
+    heir = next(host for host in fleet.groups["db"] if host != led)
+    with change_under_load(fleet) as load:
+        play("switchover.yml", "-e", f"to={heir}")
+        assert fleet.leader() == heir
+    assert load.report["latency"]["max"] < 5, load.summary
+    eventually(lambda: in_step(fleet), 60)
+
+
+def test_a_switchover_to_a_standby_that_is_not_in_step_is_refused(fleet):
+    led = fleet.leader()
+    lost = next(host for host in fleet.groups["db"] if host != led)
+    try:
+        fleet.ssh(lost, "systemctl stop patroni")
+        eventually(lambda: lost not in members_in_step(fleet, led), 30)
+        done = play("switchover.yml", "-e", f"to={lost}", code=None)
+        assert done.code != 0
+        assert f"{lost} is not in step" in done.output
+        assert fleet.leader() == led
+    finally:
+        fleet.ssh(lost, "systemctl start patroni")
+    eventually(lambda: in_step(fleet), 60)
+
+
+def members_in_step(fleet, host):
+    said = fleet.ssh(host, f"curl -fsS -m 5 http://{fleet.addresses[host]}:8008/cluster")
+    return {m["name"] for m in json.loads(said)["members"] if m["role"] == "quorum_standby"}
+
+
+def test_etcd_is_led_from_another_host_than_postgresql(fleet):
+    def apart():
+        host = fleet.leader()
+        endpoint = f"http://{fleet.addresses[host]}:2379"
+        said = json.loads(
+            fleet.ssh(host, f"etcdctl --endpoints={endpoint} endpoint status -w json")
+        )
+        status = said[0]["Status"]
+        return status["leader"] != status["header"]["member_id"]
+
+    eventually(apart, 20)
+
+
+@pytest.mark.full
+def test_a_setting_rolls_over_standbys_first(fleet):
+    """shared_buffers follows from the memory, and needs a restart of every member."""
+    eventually(lambda: in_step(fleet), 60)
+    led, before = fleet.leader(), since(fleet)
+    try:
+        with change_under_load(fleet):
+            play("site.yml", "--limit", "db", "-e", "postgresql_memory_mb=800")
+        after = since(fleet)
+        assert all(after[host] > before[host] for host in before), "not restarted"
+        assert fleet.leader() != led
+        assert after[led] == max(after.values()), "who led is restarted last"
+    finally:
+        play("site.yml", "--limit", "db")
+    eventually(lambda: in_step(fleet), 60)
+
+
+class Writer:
+    """Sends numbered messages, one after the other, and keeps what was acknowledged."""
+
+    def __init__(self, fleet, client):
+        self.fleet, self.client = fleet, client
+        self.mark, self.kept, self.refused = secrets.token_hex(4), {}, 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self):
+        last = self.client.get(f"{self.fleet.url}/messages?limit=1", timeout=5).json()["messages"]
+        self.begin = last[-1]["id"] if last else "0-0"
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self):
+        number = 0
+        while not self._stop.wait(0.02):
+            number += 1
+            text = f"{self.mark} {number}"
+            try:
+                answer = self.client.post(f"{self.fleet.url}/messages", json={"text": text},
+                                          headers={"Idempotency-Key": secrets.token_hex(16)},
+                                          timeout=5)  # fmt: skip
+            except OSError:
+                self.refused += 1
+                continue
+            if answer.status_code == 201:
+                self.kept[answer.json()["id"]] = text
+            else:
+                self.refused += 1
+
+    def found(self):
+        """All messages since the beginning, by id."""
+        found, after = {}, self.begin
+        while True:
+            page = self.client.get(
+                f"{self.fleet.url}/messages?after={after}&limit=100", timeout=5
+            ).json()["messages"]
+            if not page:
+                return found
+            found |= {each["id"]: each["text"] for each in page}
+            after = page[-1]["id"]
+
+
+def test_a_switch_of_redis_loses_no_acknowledged_write_and_fails_no_sale(fleet, client):
+    led = fleet.primary()
+    with change_under_load(fleet), Writer(fleet, client) as writer:
+        done = play("switchover.yml", "-e", "tier=redis")
+        now = fleet.primary()
+    assert now != led, done.log
+    assert len(writer.kept) > 50
+    print(f"{len(writer.kept)} messages kept, {writer.refused} refused")
+    lost = writer.kept.items() - writer.found().items()
+    assert not lost
+    assert fleet.redis(led, "INFO replication").find("role:slave") > 0
+    status = play("status.yml")
+    assert "Unwell" not in status.output
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("tier", ["db", "redis", "cache", "storage", "lb"])
+def test_a_rolling_restart_of_a_tier_fails_no_request(fleet, tier):
+    unit = {"db": "patroni", "redis": "redis-server", "storage": "swift-proxy"}.get(tier, "nginx")
+
+    def started():
+        show = f"systemctl show -p ActiveEnterTimestampMonotonic --value {unit}"
+        return {host: fleet.ssh(host, show) for host in fleet.groups[tier]}
+
+    before = started()
+    # Whoever restarts a balancer closes the connections of its clients.
+    with change_under_load(fleet, prove=tier != "lb"):
+        play("restart.yml", "-e", f"tier={tier}")
+    after = started()
+    assert all(after[host] != before[host] for host in before)
+    for host in fleet.groups[tier]:
+        assert "evenkeel_drain" not in fleet.ssh(host, "nft list tables")
+
+
+def upload(fleet, client, content):
+    """Announce and send a file; return its presigned address."""
+    made = client.post(
+        f"{fleet.url}/uploads",
+        json={"filename": "x.bin", "content_type": "application/octet-stream",
+              "size": len(content)},
+        timeout=10,
+    ).json()  # fmt: skip
+    put = made["upload"]
+    with fleet.session() as anonymous:
+        sent = anonymous.put(put["url"], data=content, headers=put["headers"], timeout=10)
+        assert sent.status_code in (200, 201), sent.text
+    one = f"{fleet.url}/uploads/{made['id']}"
+    assert client.post(f"{one}/complete", timeout=10).json()["status"] == "complete"
+    return client.get(one, timeout=10).json()["get_url"]
+
+
+def fetch(fleet, address):
+    with fleet.session() as anonymous:
+        answer = anonymous.get(address, timeout=10)
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+def objects(fleet, host):
+    """Names of the objects that a storage host holds."""
+    names = fleet.ssh(host, "cd /srv/swift/d1 && find objects -name '*.data' | sort")
+    return set(names.split())
+
+
+def test_presigned_addresses_work_while_a_storage_host_is_lost(fleet, client):
+    content = secrets.token_bytes(100_000)
+    before = upload(fleet, client, content)
+    lost = fleet.groups["storage"][0]
+    try:
+        podman("stop", "-t", "0", lost)
+        for _ in range(8):
+            assert fetch(fleet, before) == content
+            mine = secrets.token_bytes(50_000)
+            assert fetch(fleet, upload(fleet, client, mine)) == mine
+    finally:
+        podman("start", lost)
+    rest = fleet.groups["storage"][1:]
+    # It gets what it missed, by itself.
+    eventually(lambda: objects(fleet, lost) >= objects(fleet, rest[0]), 180, 3)
+
+
+def test_a_disk_is_replaced_while_presigned_addresses_work(fleet, client):
+    content = secrets.token_bytes(100_000)
+    address = upload(fleet, client, content)
+    host, other = fleet.groups["storage"][1:]
+    eventually(lambda: objects(fleet, host) == objects(fleet, other), 120, 3)
+    had = objects(fleet, other)
+    fleet.ssh(host, "systemctl stop swift.target nginx && rm -rf /srv/swift/d1")
+    fleet.ssh(host, "systemctl start nginx")
+    with change_under_load(fleet):
+        play("replace_disk.yml", "-e", f"host={host}")
+        assert fetch(fleet, address) == content
+    assert objects(fleet, host) >= had
+    assert fleet.ssh(host, "stat -c %U /srv/swift/d1") == "swift"
+
+
+def test_the_only_copies_are_not_replaced(fleet):
+    host, other = fleet.groups["storage"][:2]
+    try:
+        fleet.ssh(other, "systemctl stop swift.target")
+        done = play("replace_disk.yml", "-e", f"host={host}", code=None)
+        assert done.code != 0
+        assert f"can't spare {host}" in done.output
+        assert other in done.output
+        assert done.changed == {}
+    finally:
+        fleet.ssh(other, "systemctl start swift.target")
+
+
+def page(fleet, item):
+    answer = fleet.get(f"/sales/total?item={item}")
+    assert answer.status_code == 200, answer.text
+    return answer.headers.get("X-Cache")
+
+
+def test_the_share_of_a_lost_cache_moves_to_the_other(fleet):
+    hosts, items = fleet.groups["cache"], [f"item-{n}" for n in range(1, 25)]
+    assert len(hosts) > 1
+
+    def holders():
+        """Which cache was asked for each item, from the caches' logs."""
+        found = {}
+        for host in hosts:
+            log = fleet.ssh(host, "cat /var/log/nginx/cache.log")
+            for line in log.splitlines()[-2000:]:
+                uri = json.loads(line)["uri"]
+                if mark in uri:
+                    found.setdefault(uri, set()).add(host)
+        return found
+
+    mark = f"&mark={secrets.token_hex(4)}"
+    for item in items * 2:
+        fleet.get(f"/sales/total?item={item}{mark}")
+    asked = holders()
+    assert len(asked) == len(items)
+    assert all(len(found) == 1 for found in asked.values()), "an object is stored once"
+    assert set().union(*asked.values()) == set(hosts), "every cache has a share"
+
+    lost = hosts[0]
+    with change_under_load(fleet) as load:
+        try:
+            podman("stop", "-t", "0", lost)
+            time.sleep(1)
+            seen = [page(fleet, item) for _ in range(3) for item in items]
+        finally:
+            podman("start", lost)
+    assert all(seen), "a page did not come from a cache"
+    assert seen.count("HIT") > len(items)
+    assert load.report["latency"]["max"] < 4, load.summary
+    eventually(lambda: "active" in fleet.ssh(lost, "systemctl is-active nginx"), 30)

@@ -1,0 +1,82 @@
+"""The verbs of a tier of three: handed over, refused, a setting rolled, a member restarted."""
+
+import json
+import subprocess
+import time
+
+import pytest
+
+from tests.host.entry import call
+
+# Once is enough, and on no particular host.
+testinfra_hosts = ["ansible://db3"]
+
+
+def cluster(host):
+    address = host.ansible.get_variables()["ansible_host"]
+    members = json.loads(host.check_output(f"curl -fsS http://{address}:8008/cluster"))["members"]
+    return {member["name"]: member["role"] for member in members}
+
+
+def leader(host):
+    return next((name for name, role in cluster(host).items() if role == "leader"), None)
+
+
+def in_step(host):
+    return sorted(cluster(host).values()) == ["leader", "quorum_standby", "quorum_standby"]
+
+
+def wait(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.5)
+
+
+@pytest.fixture(autouse=True)
+def whole(host):
+    wait(lambda: in_step(host))
+
+
+def test_a_check_of_a_switchover_changes_nothing(host):
+    led = leader(host)
+    done = call("postgresql-three", "switchover", "--check")
+    assert done.returncode == 0, done.stdout
+    assert f"{led} would hand over to" in done.stdout
+    assert leader(host) == led
+
+
+def test_a_switchover_goes_where_it_is_told_to(host):
+    heir = "db2" if leader(host) == "db1" else "db1"
+    done = call("postgresql-three", "switchover", "-e", f"postgresql_successor={heir}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert leader(host) == heir
+    again = call("postgresql-three", "switchover", "-e", f"postgresql_successor={heir}")
+    assert again.returncode == 0, again.stdout
+    assert leader(host) == heir, "there was nothing to do"
+
+
+def test_etcd_is_led_from_another_member_than_postgresql(host):
+    def apart():
+        address = f"http://10.87.20.1{leader(host)[-1]}:2379"
+        said = host.check_output(f"etcdctl --endpoints={address} endpoint status -w json")
+        status = json.loads(said)[0]["Status"]
+        return status["leader"] != status["header"]["member_id"]
+
+    wait(apart, 20)
+
+
+def test_a_switchover_with_no_standby_in_step_is_refused(host):
+    led = leader(host)
+    others = [f"postgresql-three-db{n}" for n in (1, 2, 3) if f"db{n}" != led]
+    lost = next(name for name in others if not name.endswith("db3"))
+    subprocess.run(["podman", "exec", lost, "systemctl", "stop", "patroni"], check=True)
+    try:
+        name = lost.removeprefix("postgresql-three-")
+        wait(lambda: cluster(host).get(name) != "quorum_standby")
+        done = call("postgresql-three", "switchover", "-e", f"postgresql_successor={name}")
+        assert done.returncode != 0
+        assert f"{name} is not in step" in done.stdout, done.stdout
+        assert leader(host) == led
+    finally:
+        subprocess.run(["podman", "exec", lost, "systemctl", "start", "patroni"], check=True)

@@ -1,0 +1,106 @@
+"""A planned switch while somebody writes without a pause: what was acknowledged is kept."""
+
+import subprocess
+import threading
+import time
+
+from tests.host.entry import call
+
+ADDRESSES = ["10.87.22.11", "10.87.22.12", "10.87.22.13"]
+testinfra_hosts = ["ansible://redis2"]
+
+# Counts up in the primary that Sentinel names, and prints each number that was acknowledged.
+WRITER = """
+import sys, time
+from redis import Redis
+from redis.exceptions import RedisError
+from redis.sentinel import Sentinel
+options = {"password": "test-redis", "socket_timeout": 0.5}
+sentinel = Sentinel([(a, 26379) for a in sys.argv[1:]], sentinel_kwargs=options, **options)
+client = sentinel.master_for("evenkeel")
+end, n = time.monotonic() + 25, 0
+while time.monotonic() < end:
+    n += 1
+    try:
+        client.set(f"counted-{n}", n)
+        print(n, flush=True)
+    except RedisError:
+        client.connection_pool.disconnect()
+        time.sleep(0.02)
+"""
+
+
+def cli(host, address, *commands, port=6379):
+    lines = "\n".join(["AUTH test-redis", *commands])
+    answer = host.run(f"redis-cli -t 2 -h {address} -p {port} <<'END'\n{lines}\nEND")
+    return answer.stdout.removeprefix("OK").split()
+
+
+def primary(host):
+    ask = "SENTINEL get-master-addr-by-name evenkeel"
+    return cli(host, ADDRESSES[0], ask, port=26379)[0]
+
+
+def wait(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.5)
+
+
+def whole(host):
+    known = cli(host, ADDRESSES[0], "SENTINEL CKQUORUM evenkeel", port=26379)
+    replicas = cli(host, primary(host), "INFO replication")
+    return known[:2] == ["OK", "3"] and "connected_slaves:2" in replicas
+
+
+def test_a_check_says_who_could_take_over_and_changes_nothing(host):
+    wait(lambda: whole(host))
+    led = primary(host)
+    done = call("redis-three", "switchover", "--check")
+    assert done.returncode == 0, done.stdout
+    assert f"{led} would hand over to" in done.stdout
+    assert primary(host) == led
+
+
+def test_a_switch_loses_nothing_that_was_acknowledged(host):
+    wait(lambda: whole(host))
+    led, written = primary(host), []
+
+    def write():
+        address = " ".join(ADDRESSES)
+        written.extend(int(n) for n in host.run(
+            f"python3 - {address} <<'END'\n{WRITER}\nEND").stdout.split())  # fmt: skip
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    time.sleep(3)
+    done = call("redis-three", "switchover")
+    assert done.returncode == 0, done.stdout
+    writer.join()
+    now = primary(host)
+    assert now != led
+    assert len(written) > 1000
+    ask = [f"EXISTS {' '.join(f'counted-{n}' for n in written[i:i + 100])}"
+           for i in range(0, len(written), 100)]  # fmt: skip
+    assert sum(int(n) for n in cli(host, now, *ask)) == len(written), "acknowledged and lost"
+    wait(lambda: whole(host))
+
+
+def test_a_switch_without_a_replica_in_step_is_refused(host):
+    wait(lambda: whole(host))
+    led = primary(host)
+    others = [f"redis-three-redis{a[-1]}" for a in ADDRESSES if a != led]
+    for name in others:
+        subprocess.run(["podman", "exec", name, "systemctl", "stop", "redis-server"], check=True)
+    try:
+        wait(lambda: "connected_slaves:0" in cli(host, led, "INFO replication"))
+        done = call("redis-three", "switchover")
+        assert done.returncode != 0
+        assert "no replica is in step" in done.stdout, done.stdout
+    finally:
+        for name in others:
+            start = ["podman", "exec", name, "systemctl", "start", "redis-server"]
+            subprocess.run(start, check=True)
+    wait(lambda: whole(host))
+    assert primary(host) == led

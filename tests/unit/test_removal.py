@@ -1,0 +1,69 @@
+"""What remove.yml refuses, and how it says so."""
+
+import pytest
+
+from plugins.filter.removal import can_not_spare, tiers_of
+
+NAMES = {
+    "lb": ["lb1", "lb2"],
+    "app": ["app1", "app2"],
+    "db": ["db1", "db2", "db3"],
+    "redis": ["r1", "r2", "r3", "r4"],
+    "storage": ["s1"],
+}
+GROUPS = {**NAMES, "all": [name for names in NAMES.values() for name in names]}
+
+
+def answers(*ill):
+    """What host_status says of every host; those in `ill` are unwell."""
+    return {
+        host: {"rows": [{"tier": tier, "healthy": host not in ill, "health": "it is ill"}]}
+        for tier, hosts in NAMES.items()
+        for host in hosts
+    }
+
+
+def test_a_host_that_others_can_do_without():
+    assert can_not_spare("app2", GROUPS, answers()) == []
+    assert can_not_spare("r4", GROUPS, answers()) == []
+    assert can_not_spare("lb1", GROUPS, answers("lb1")) == [], "it need not be well itself"
+
+
+def test_a_name_that_is_not_there():
+    (line,) = can_not_spare("app9", GROUPS, answers())
+    assert "no host 'app9'" in line
+    (line,) = can_not_spare("", GROUPS, answers())
+    assert "-e host=" in line
+
+
+def test_the_last_of_a_tier():
+    (line,) = can_not_spare("s1", GROUPS, answers(), accept="fewer")
+    assert "only host of tier storage" in line
+
+
+def test_nobody_else_who_is_well():
+    (line,) = can_not_spare("app1", GROUPS, answers("app2"))
+    assert "no other host of tier app is well" in line
+
+
+@pytest.mark.parametrize("accept", ["", "fewer"])
+def test_a_quorum_while_another_is_ill(accept):
+    lines = can_not_spare("r4", GROUPS, answers("r2"), accept)
+    assert len(lines) == 1
+    assert "can't spare r4 while another is unwell (r2: it is ill)" in lines[0]
+    silent = answers()
+    silent["r2"] = {"unreachable": True}
+    assert "r2: does not answer" in can_not_spare("r4", GROUPS, silent)[0]
+
+
+def test_fewer_than_a_quorum_survives_with():
+    (line,) = can_not_spare("db2", GROUPS, answers())
+    assert "left with 2 hosts" in line
+    assert "-e accept=fewer" in line
+    assert can_not_spare("db2", GROUPS, answers(), accept="fewer") == []
+    assert can_not_spare("db2", GROUPS, answers(), back=True) == [], "it comes back"
+
+
+def test_a_host_leaves_its_tiers_from_the_front_to_the_back():
+    groups = {tier: ["one"] for tier in ("db", "storage", "app", "lb", "redis")}
+    assert tiers_of("one", groups) == ["lb", "app", "redis", "db", "storage"]
