@@ -31,6 +31,7 @@ TIERS = {
     "certificates": "lb",
     "etcd": "db",
     "keepalived": "lb",
+    "pgbackrest": "db",
     "postgresql": "db",
     "redis": "redis",
     "swift": "storage",

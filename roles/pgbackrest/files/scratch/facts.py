@@ -129,5 +129,4 @@ class Host:
         """Return its backups, oldest first, and the newest WAL segment."""
         stanza = json.loads(run(*self.pgbackrest, "info", "--output=json"))[0]
         newest = [part["max"] for part in stanza.get("archive", []) if part.get("max")]
-        backups = [backup for backup in stanza.get("backup", []) if not backup.get("error")]
-        return backups, max(newest, default=None, key=lambda wal: wal[8:])
+        return stanza.get("backup", []), max(newest, default=None, key=lambda wal: wal[8:])

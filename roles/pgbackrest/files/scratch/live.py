@@ -79,7 +79,7 @@ def mark(host, name, limit):
                 with connection.cursor() as cursor:
                     cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT 1")
             point = f"pg_create_restore_point('{name}')"
-            ((lsn, wal),) = ask(first, f"SELECT l, pg_walfile_name(l) FROM {point} l")
+            ((lsn, wal),) = ask(first, f"SELECT l, pg_walfile_name(l) FROM {point} l")  # noqa: S608
             began = time.monotonic()
         # First this, so that it is timed: no switch is asked for, as none is in a disaster.
         wait_archived(first, wal, limit)
@@ -95,7 +95,7 @@ def flush(host, limit):
     live = connect(host.settings["socket"], "postgres")
     try:
         ((lsn,),) = ask(live, "SELECT pg_logical_emit_message(true, 'evenkeel', 'restore')")
-        ((wal,),) = ask(live, f"SELECT pg_walfile_name('{lsn}')")  # noqa: S608
+        ((wal,),) = ask(live, f"SELECT pg_walfile_name('{lsn}')")
         ask(live, "SELECT pg_switch_wal()")
         return {"wal": wal, "archived_s": round(wait_archived(live, wal, limit), 1)}
     finally:

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from facts import ScratchError, ask, connect, databases, position, run, segment_end, sums
@@ -44,7 +44,9 @@ class Scratch:
         self.drop()
         self.root.mkdir(mode=0o700)
         self.room(backups[-1]["info"]["size"])
-        words = ["--type=standby"] if kind == "latest" else [f"--type={kind}", "--target-action=pause"]
+        words = (
+            ["--type=standby"] if kind == "latest" else [f"--type={kind}", "--target-action=pause"]
+        )
         words += [f"--target={target}"] if target else []
         words += [f"--target-timeline={timeline}"] if timeline else []
         words += [f"--set={backup}"] if backup else []
@@ -195,6 +197,8 @@ class Scratch:
         done = json.loads(self.checked.read_text()) if self.checked.exists() else {}
         if newest is None or done.get("backup") == newest:
             return done
+        if backups[-1].get("error"):
+            raise ScratchError(f"{newest} holds damaged pages: pgbackrest info --set={newest}")
         began = time.monotonic()
         try:
             found = self.restore("immediate", backup=newest)
@@ -205,7 +209,7 @@ class Scratch:
             self.drop()
         done = {
             "backup": newest,
-            "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "tables": len(tables),
             "rows": sum(int(text.split()[0]) for text in tables.values()),
             "restored_s": found["restored_s"],
