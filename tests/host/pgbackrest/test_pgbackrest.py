@@ -32,8 +32,9 @@ def first_backup(host):
     while not backups(host):
         assert time.monotonic() < limit, host.run("journalctl -u 'pgbackrest*' -n 40").stdout
         time.sleep(1)
-    sql(host, "DROP TABLE IF EXISTS kept; CREATE TABLE kept (n int, v text); "
-              "INSERT INTO kept SELECT i, md5(i::text) FROM generate_series(1, 1000) i")  # fmt: skip
+    rows = "SELECT i, md5(i::text) FROM generate_series(1, 1000) i"
+    sql(host, "CREATE TABLE IF NOT EXISTS kept (n int, v text); TRUNCATE kept")
+    sql(host, f"INSERT INTO kept {rows}")
 
 
 @pytest.fixture
