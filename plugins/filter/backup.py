@@ -1,4 +1,4 @@
-"""Filters of restore.yml: the point in time that was asked for, and what is wrong with it."""
+"""Filters of backups: the point in time that is asked for, and the keys of buckets."""
 
 from __future__ import annotations
 
@@ -54,9 +54,27 @@ def restore_problems(target: str, backups: list[dict], now: float) -> list[str]:
     return []
 
 
+def bucket_keys(buckets: list[dict], users: list[dict]) -> list[dict]:
+    """Return the buckets that have a user, each with the key of one."""
+    owners = {user["account"]: user for user in reversed(users)}
+    return [
+        {
+            "bucket": bucket["name"],
+            "key": f"{bucket['account']}:{owners[bucket['account']]['name']}",
+            "secret": owners[bucket["account"]]["key"],
+        }
+        for bucket in buckets
+        if bucket["account"] in owners
+    ]
+
+
 class FilterModule:
     """Make the filters known to Ansible."""
 
     def filters(self) -> dict:
         """Name the filters."""
-        return {"restore_target": restore_target, "restore_problems": restore_problems}
+        return {
+            "restore_target": restore_target,
+            "restore_problems": restore_problems,
+            "bucket_keys": bucket_keys,
+        }

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ansible.errors import AnsibleFilterError
 
-from plugins.filter.backup import restore_problems, restore_target
+from plugins.filter.backup import bucket_keys, restore_problems, restore_target
 
 ROOT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location(
@@ -89,3 +89,14 @@ def test_every_kind_of_difference_is_told():
     assert facts.differences(wanted, wanted) == []
     lines = facts.differences(wanted, found)
     assert [line.split(":")[0] for line in lines] == ["b", "c", "d"]
+
+
+def test_buckets_are_copied_with_the_key_of_their_account():
+    users = [
+        {"account": "shop", "name": "app", "key": "one"},
+        {"account": "shop", "name": "second", "key": "two"},
+    ]
+    buckets = [{"name": "uploads", "account": "shop"}, {"name": "lost", "account": "nobody"}]
+    assert bucket_keys(buckets, users) == [
+        {"bucket": "uploads", "key": "shop:app", "secret": "one"}
+    ]

@@ -33,6 +33,7 @@ TIERS = {
     "keepalived": "lb",
     "pgbackrest": "db",
     "postgresql": "db",
+    "rclone": "storage",
     "redis": "redis",
     "swift": "storage",
 }
