@@ -77,7 +77,8 @@ def test_the_file_is_sealed_and_can_be_opened(host, copies):
     assert read(copies, key).startswith(b"Salted__")
     rclone = "rclone --config /etc/rclone-copies.conf --ca-cert /etc/rclone-store.pem"
     opened = host.check_output(
-        f"{rclone} cat copies:copies/{key} | openssl enc -d -aes-256-cbc -pbkdf2 -pass file:/etc/rclone-copies.pass"
+        f"{rclone} cat copies:copies/{key} | "
+        "openssl enc -d -aes-256-cbc -pbkdf2 -pass file:/etc/rclone-copies.pass"
     )
     assert opened == "REDIS0012 a-text-to-look-for"
 
