@@ -68,7 +68,7 @@ def connect(folder, database):
     """Return a connection as the superuser, over the socket in a directory."""
     import psycopg2  # here, because tests of the functions above have none
 
-    connection = psycopg2.connect(host=str(folder), dbname=database, connect_timeout=5)
+    connection = psycopg2.connect(host=str(folder), dbname=database, connect_timeout=20)
     connection.autocommit = True
     return connection
 

@@ -133,7 +133,7 @@ class Scratch:
         try:
             connection = connect(self.root, database)
         except Exception as error:
-            if "starting up" in str(error) or "not yet" in str(error) or "No such" in str(error):
+            if type(error).__name__ == "OperationalError" and "authentication" not in str(error):
                 return []
             raise
         try:
@@ -180,9 +180,9 @@ class Scratch:
             connection.close()
         waiting = self.data / "pg_wal/archive_status"
         self.wait(lambda: not list(waiting.glob("*.ready")))
-        ((timeline,),) = self.query("SELECT timeline_id FROM pg_control_checkpoint()")
+        ((wal,),) = self.query("SELECT pg_walfile_name(pg_current_wal_lsn())")
         self.pg_ctl("stop", "-w", "-m", "fast", "-t", "600")
-        return {"timeline": timeline}
+        return {"timeline": int(wal[:8], 16)}
 
     def drop(self):
         """Stop it and remove it."""
