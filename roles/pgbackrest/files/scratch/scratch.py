@@ -57,7 +57,7 @@ class Scratch:
                    *words, "restore")  # fmt: skip
         restored = time.monotonic()
         self.start()
-        self.wait(lambda: self.follows() if kind == "latest" else PAUSED in self.said())
+        self.wait(self.follows if kind == "latest" else self.paused)
         lsn, commit = self.replayed()
         return {
             "backup": next(iter(re.findall(r"restore backup set ([\w-]+)", said)), "unknown"),
@@ -143,9 +143,12 @@ class Scratch:
 
     def replayed(self):
         """Return how far the recovery came: the position, and the time of the last commit."""
-        return self.query(
-            "SELECT pg_last_wal_replay_lsn()::text, pg_last_xact_replay_timestamp()::text"
-        )[0]
+        query = "SELECT pg_last_wal_replay_lsn()::text, pg_last_xact_replay_timestamp()::text"
+        return next(iter(self.query(query)), ("0/0", None))
+
+    def paused(self):
+        """Say whether the target is reached, and the server can be asked."""
+        return PAUSED in self.said() and self.query("SELECT 1")
 
     def follows(self):
         """Say whether all of the archive is replayed, and nothing new comes."""
