@@ -77,12 +77,6 @@ def test_one_member_proves_backups_a_replica_if_there_is_one(members, name):
     assert facts.chosen(members) == name
 
 
-def test_positions_of_the_log():
-    assert facts.position("1/2000010") == 0x102000010
-    assert facts.segment_end("000000030000000100000002") == 0x103000000
-    assert facts.segment_end("0000000100000000000000FF") == facts.position("1/0")
-
-
 def test_every_kind_of_difference_is_told():
     wanted = {"a": "1 rows, checksum 5", "b": "2 rows, checksum 6", "c": "0 rows, checksum 0"}
     found = {"a": "1 rows, checksum 5", "b": "2 rows, checksum 7", "d": "0 rows, checksum 0"}

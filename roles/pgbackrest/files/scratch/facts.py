@@ -24,17 +24,6 @@ class ScratchError(Exception):
     """What the operator can act on."""
 
 
-def position(lsn):
-    """Return an LSN such as 0/3000148 as a number."""
-    high, low = lsn.split("/")
-    return (int(high, 16) << 32) + int(low, 16)
-
-
-def segment_end(wal, size=16 << 20):
-    """Return the position behind a WAL segment, of whatever timeline."""
-    return (int(wal[8:16], 16) << 32) + (int(wal[16:24], 16) + 1) * size
-
-
 def chosen(members):
     """Name the member that checks backups: a replica that follows, else the leader."""
     replicas = sorted(
@@ -125,8 +114,6 @@ class Host:
         """Say whether this member is the one that checks backups."""
         return chosen(self.rest("/cluster")[1]["members"]) == self.settings["member"]
 
-    def repository(self):
-        """Return its backups, oldest first, and the newest WAL segment."""
-        stanza = json.loads(run(*self.pgbackrest, "info", "--output=json"))[0]
-        newest = [part["max"] for part in stanza.get("archive", []) if part.get("max")]
-        return stanza.get("backup", []), max(newest, default=None, key=lambda wal: wal[8:])
+    def backups(self):
+        """Return the backups of the repository, oldest first."""
+        return json.loads(run(*self.pgbackrest, "info", "--output=json"))[0].get("backup", [])
