@@ -50,6 +50,7 @@ def main():
         elif args.command == "flush":
             answer = live.flush(host, args.limit)
         elif args.command == "restore":
+            scratch.lock(wait=True)
             answer = scratch.restore(args.kind, args.target, args.timeline, args.backup)
         elif args.command == "compare":
             wanted, found = json.load(sys.stdin)["sums"], scratch.sums()

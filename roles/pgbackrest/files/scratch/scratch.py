@@ -1,5 +1,6 @@
 """The scratch cluster: restored beside the real one, without network; read, promoted or dropped."""
 
+import fcntl
 import json
 import re
 import shutil
@@ -35,7 +36,17 @@ class Scratch:
         self.host = host
         self.root = Path(host.settings["scratch"])
         self.data, self.log = self.root / "data", self.root / "log"
+        self.locked = None
         self.checked = self.root.with_name(f"{self.root.name}-checked.json")
+
+    def lock(self, wait):
+        """Keep other calls from the scratch directory until this process ends."""
+        self.locked = self.root.with_name(f"{self.root.name}.lock").open("w")
+        try:
+            fcntl.flock(self.locked, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        return True
 
     def restore(self, kind, target=None, timeline=None, backup=None):
         """Restore, and replay to the target without promoting; latest goes on replaying."""
@@ -202,6 +213,8 @@ class Scratch:
             return done
         if backups[-1].get("error"):
             raise ScratchError(f"{newest} holds damaged pages: pgbackrest info --set={newest}")
+        if not self.lock(wait=False) or self.runs():
+            raise ScratchError(f"a restore is under way in {self.root}: {newest} is checked later")
         began = time.monotonic()
         try:
             found = self.restore("immediate", backup=newest)
