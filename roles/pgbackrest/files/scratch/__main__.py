@@ -33,7 +33,7 @@ def main():
         if name == "mark":
             command.add_argument("name")
         if name in ("mark", "flush"):
-            command.add_argument("--limit", type=float, default=300, help="seconds")
+            command.add_argument("--limit", type=float, default=420, help="seconds")
         if name == "restore":
             command.add_argument("kind", choices=["latest", "time", "name", "immediate"])
             command.add_argument("--target")
