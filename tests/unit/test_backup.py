@@ -77,6 +77,14 @@ def test_one_member_proves_backups_a_replica_if_there_is_one(members, name):
     assert facts.chosen(members) == name
 
 
+def test_a_repository_that_can_not_be_read_is_not_an_empty_one():
+    assert facts.held({"status": {"code": 1}, "backup": []}) == []
+    assert facts.held({"status": {"code": 0}, "backup": [{"label": "x"}]}) == [{"label": "x"}]
+    broken = {"status": {"code": 99}, "repo": [{"status": {"message": "[CryptoError] no"}}]}
+    with pytest.raises(facts.ScratchError, match="CryptoError"):
+        facts.held({**broken, "backup": []})
+
+
 def test_every_kind_of_difference_is_told():
     wanted = {"a": "1 rows, checksum 5", "b": "2 rows, checksum 6", "c": "0 rows, checksum 0"}
     found = {"a": "1 rows, checksum 5", "b": "2 rows, checksum 7", "d": "0 rows, checksum 0"}

@@ -7,6 +7,7 @@ import urllib.request
 from pathlib import Path
 
 SETTINGS = Path("/etc/pgbackrest-scratch.json")
+KNOWN = (0, 1, 2, 3)  # ok, and three ways of being empty
 TABLES = """
     SELECT format('%I.%I', nspname, relname)
     FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
@@ -42,6 +43,14 @@ def differences(wanted, found):
         for table in sorted(wanted.keys() | found.keys())
         if wanted.get(table) != found.get(table)
     ]
+
+
+def held(stanza):
+    """Return the backups of what pgBackRest's info says, which fails with exit code 0."""
+    if stanza["status"]["code"] not in KNOWN:
+        reasons = [repo["status"]["message"] for repo in stanza.get("repo", [])]
+        raise ScratchError(f"the repository can't be read: {'; '.join(reasons)}")
+    return stanza.get("backup", [])
 
 
 def run(*command):
@@ -116,4 +125,4 @@ class Host:
 
     def backups(self):
         """Return the backups of the repository, oldest first."""
-        return json.loads(run(*self.pgbackrest, "info", "--output=json"))[0].get("backup", [])
+        return held(json.loads(run(*self.pgbackrest, "info", "--output=json"))[0])
