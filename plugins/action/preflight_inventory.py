@@ -27,6 +27,7 @@ SECRET_LENGTH = 12
 TIER_OF = {
     "cache": "cache",
     "etcd": "db",
+    "pgbackrest": "db",
     "postgresql": "db",
     "redis": "redis",
     "swift": "storage",

@@ -20,6 +20,7 @@ TABLE = {
     "redis": {port: {"app", "redis", "monitor"} for port in (6379, 26379)},
     "storage": {
         8080: {"app", "db", "lb"},
+        8443: {"db", "redis", "storage"},
         **{port: {"storage"} for port in (6200, 6201, 6202, 873, 11211)},
     },
 }
@@ -35,6 +36,7 @@ NEEDED = {
     ("redis", 6379): {"app"},
     ("redis", 26379): {"app"},
     ("storage", 8080): {"app", "lb"},
+    ("storage", 8443): {"db", "redis"},
 }
 UNUSED = 7777  # something listens there during the test: only the firewall keeps it closed
 PORTS = sorted({port for ports in TABLE.values() for port in ports} | {22, 25, 111, 8081, UNUSED})

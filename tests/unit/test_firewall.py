@@ -54,6 +54,7 @@ def allowed(table, tier, groups=GROUPS):
             "storage",
             {
                 8080: {"app", "db", "lb"},
+                8443: {"db", "redis", "storage"},
                 **{port: {"storage"} for port in (6200, 6201, 6202, 873, 11211)},
             },
         ),

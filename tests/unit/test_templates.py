@@ -31,7 +31,9 @@ TIERS = {
     "certificates": "lb",
     "etcd": "db",
     "keepalived": "lb",
+    "pgbackrest": "db",
     "postgresql": "db",
+    "rclone": "storage",
     "redis": "redis",
     "swift": "storage",
 }

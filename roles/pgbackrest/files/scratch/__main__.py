@@ -1,0 +1,70 @@
+"""Restore a backup beside the cluster: to check it, to compare it, or to put it in place.
+
+Runs as postgres, with the settings of /etc/pgbackrest-scratch.json. Prints JSON; what is wrong
+is one line on stderr, with exit code 1.
+"""
+
+import argparse
+import json
+import sys
+
+import live
+from facts import SETTINGS, Host, ScratchError, differences
+from scratch import Scratch
+
+
+def main():
+    """Run one command; return the exit code."""
+    parser = argparse.ArgumentParser(prog="pgbackrest-scratch", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in {
+        "leads": "exit code 0 on the leader",
+        "checks": "exit code 0 on the member that checks backups",
+        "check": "prove the newest backup, unless this host has done so",
+        "sums": "rows and checksums of the scratch cluster's tables",
+        "promote": "end its recovery, on a new timeline, and stop it",
+        "drop": "remove the scratch cluster",
+        "mark": "on the leader: name a moment, with the sums of all tables",
+        "flush": "on the leader: archive all that was written",
+        "restore": "restore into the scratch directory, and replay to a target",
+        "compare": "on stdin what mark printed: fail unless the scratch cluster's sums equal it",
+    }.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if name == "mark":
+            command.add_argument("name")
+        if name in ("mark", "flush"):
+            command.add_argument("--limit", type=float, default=420, help="seconds")
+        if name == "restore":
+            command.add_argument("kind", choices=["latest", "time", "name", "immediate"])
+            command.add_argument("--target")
+            command.add_argument("--timeline")
+            command.add_argument("--backup", help="label; without it pgBackRest chooses")
+    args = parser.parse_args()
+    host = Host(json.loads(SETTINGS.read_text()))
+    scratch = Scratch(host)
+    try:
+        if args.command in ("leads", "checks"):
+            return 0 if getattr(host, args.command)() else 1
+        if args.command == "mark":
+            answer = live.mark(host, args.name, args.limit)
+        elif args.command == "flush":
+            answer = live.flush(host, args.limit)
+        elif args.command == "restore":
+            scratch.lock(wait=True)
+            answer = scratch.restore(args.kind, args.target, args.timeline, args.backup)
+        elif args.command == "compare":
+            wanted, found = json.load(sys.stdin)["sums"], scratch.sums()
+            wrong = differences(wanted, found)
+            rows = sum(int(text.split()[0]) for text in found.values())
+            answer = {"tables": len(found), "rows": rows, "differences": wrong}
+        else:
+            answer = getattr(scratch, args.command)()
+    except ScratchError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 1
+    print(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""What both sides need: settings, commands, SQL, Patroni, and what the repository holds."""
+
+import json
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+SETTINGS = Path("/etc/pgbackrest-scratch.json")
+KNOWN = (0, 1, 2, 3)  # ok, and three ways of being empty
+TABLES = """
+    SELECT format('%I.%I', nspname, relname)
+    FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE relkind = 'r' AND relpersistence = 'p'
+    AND nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1
+"""
+# The text of a row must not depend on the settings of a cluster.
+PLAIN = """
+    SELECT set_config(name, value, false) FROM (VALUES ('timezone', 'UTC'), ('datestyle', 'ISO'),
+    ('bytea_output', 'hex'), ('extra_float_digits', '1')) s(name, value)
+"""
+
+
+class ScratchError(Exception):
+    """What the operator can act on."""
+
+
+def chosen(members):
+    """Name the member that checks backups: a replica that follows, else the leader."""
+    replicas = sorted(
+        m["name"]
+        for m in members
+        if m["role"] not in ("leader", "master") and m["state"] in ("streaming", "running")
+    )
+    leaders = [m["name"] for m in members if m["role"] in ("leader", "master")]
+    return (replicas or leaders or [None])[0]
+
+
+def differences(wanted, found):
+    """Return a line for each table whose rows are not the same."""
+    return [
+        f"{table}: {wanted.get(table, 'missing')}; restored: {found.get(table, 'missing')}"
+        for table in sorted(wanted.keys() | found.keys())
+        if wanted.get(table) != found.get(table)
+    ]
+
+
+def held(stanza):
+    """Return the backups of what pgBackRest's info says, which fails with exit code 0."""
+    if stanza["status"]["code"] not in KNOWN:
+        reasons = [repo["status"]["message"] for repo in stanza.get("repo", [])]
+        raise ScratchError(f"the repository can't be read: {'; '.join(reasons)}")
+    return stanza.get("backup", [])
+
+
+def run(*command):
+    """Return what a command prints; raise with its last words when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        words = (done.stderr.strip() or done.stdout.strip())[-900:]
+        raise ScratchError(f"{Path(command[0]).name}: {words}")
+    return done.stdout
+
+
+def connect(folder, database):
+    """Return a connection as the superuser, over the socket in a directory."""
+    import psycopg2  # here, because tests of the functions above have none
+
+    connection = psycopg2.connect(host=str(folder), dbname=database, connect_timeout=20)
+    connection.autocommit = True
+    return connection
+
+
+def ask(connection, query):
+    """Return the rows of a query."""
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        return cursor.fetchall()
+
+
+def databases(connection):
+    """Name the databases that hold data."""
+    names = "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1"
+    return [row[0] for row in ask(connection, names)]
+
+
+def sums(database, connection):
+    """Return rows and checksum of each table; the order of rows makes no difference."""
+    ask(connection, PLAIN)
+    found = {}
+    for (table,) in ask(connection, TABLES):
+        ((rows, total),) = ask(
+            connection,
+            "SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)), 0) "  # noqa: S608
+            f"FROM ONLY {table} t",
+        )
+        found[f"{database}/{table}"] = f"{rows} rows, checksum {total}"
+    return found
+
+
+class Host:
+    """This host: its settings, its Patroni, the repository that it sees."""
+
+    def __init__(self, settings):
+        self.settings = settings
+        self.pgbackrest = ["pgbackrest", f"--stanza={settings['stanza']}"]
+
+    def rest(self, path):
+        """Ask Patroni; return the status and the answer."""
+        try:
+            with urllib.request.urlopen(self.settings["rest"] + path, timeout=5) as answer:  # noqa: S310
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, {}
+        except OSError as error:
+            raise ScratchError(f"Patroni does not answer: {error}") from None
+
+    def leads(self):
+        """Say whether this member is the leader."""
+        return self.rest("/primary")[0] == 200
+
+    def checks(self):
+        """Say whether this member is the one that checks backups."""
+        return chosen(self.rest("/cluster")[1]["members"]) == self.settings["member"]
+
+    def backups(self):
+        """Return the backups of the repository, oldest first."""
+        return held(json.loads(run(*self.pgbackrest, "info", "--output=json"))[0])

@@ -1,0 +1,184 @@
+"""Backups in the object store: taken, encrypted, proved, restored to a point in time."""
+
+import json
+import time
+
+import pytest
+
+testinfra_hosts = ["ansible://db1"]
+SCRATCH = "/var/lib/postgresql/scratch"
+
+
+def as_postgres(host, command):
+    return host.check_output(f"runuser -u postgres -- {command}")
+
+
+def tool(host, command):
+    return json.loads(as_postgres(host, f"pgbackrest-scratch {command}"))
+
+
+def sql(host, query, socket="/var/run/postgresql"):
+    return as_postgres(host, f'psql -XAtq -h {socket} -d shop -c "{query}"')
+
+
+def backups(host):
+    return json.loads(as_postgres(host, "pgbackrest info --output=json"))[0]["backup"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def first_backup(host):
+    """The role only began it."""
+    limit = time.monotonic() + 180
+    while not backups(host):
+        assert time.monotonic() < limit, host.run("journalctl -u 'pgbackrest*' -n 40").stdout
+        time.sleep(1)
+    rows = "SELECT i, md5(i::text) FROM generate_series(1, 1000) i"
+    sql(host, "CREATE TABLE IF NOT EXISTS kept (n int, v text); TRUNCATE kept")
+    sql(host, f"INSERT INTO kept {rows}")
+
+
+@pytest.fixture
+def store(request):
+    import testinfra
+
+    return testinfra.get_host(
+        "ansible://storage1",
+        ansible_inventory=request.config.option.ansible_inventory,
+        ssh_config=request.config.option.ssh_config,
+    )
+
+
+@pytest.fixture
+def scratch(host):
+    yield SCRATCH
+    as_postgres(host, "pgbackrest-scratch drop")
+
+
+def test_the_first_backup_is_full_and_without_errors(host):
+    first = backups(host)[0]
+    assert (first["type"], first["error"]) == ("full", False)
+
+
+def test_the_timers_wait_for_their_hours(host):
+    for name in ("backup@full", "backup@diff", "check"):
+        timer = host.service(f"pgbackrest-{name}.timer")
+        assert timer.is_enabled, name
+        assert timer.is_running, name
+    listed = host.check_output("systemctl list-timers --no-legend 'pgbackrest*'")
+    assert "Sun" in next(line for line in listed.splitlines() if "@full" in line)
+
+
+def test_only_a_leader_takes_backups(host):
+    before = len(backups(host))
+    settings = host.check_output("cat /etc/pgbackrest-scratch.json")
+    elsewhere = settings.replace(":8008", ":8009")  # nobody leads there
+    try:
+        host.check_output(f"cat > /etc/pgbackrest-scratch.json <<'E'\n{elsewhere}\nE")
+        host.check_output("systemctl start pgbackrest-backup@diff.service")
+        state = host.check_output("systemctl show -p Result --value pgbackrest-backup@diff")
+    finally:
+        host.check_output(f"cat > /etc/pgbackrest-scratch.json <<'E'\n{settings}\nE")
+    assert state == "exec-condition"
+    assert len(backups(host)) == before
+
+
+def test_wal_is_archived_within_the_promised_minute(host):
+    marked = tool(host, "mark within-a-minute")
+    assert marked["sums"]["shop/public.kept"].startswith("1000 rows, ")
+    assert 0 < marked["archived_s"] < 75
+
+
+def test_the_repository_is_encrypted(host, store):
+    tool(host, "flush")
+    # How files begin: an OpenSSL header, or zstd's, if they were only compressed.
+    heads = store.check_output(
+        "find /srv/swift -name '*.data' -exec sh -c 'head -c 4 \"$1\" | od -An -tx1' - {} ';'"
+    ).splitlines()
+    assert heads.count(" 53 61 6c 74") > 5
+    assert " 28 b5 2f fd" not in heads
+
+
+def test_secrets_are_closed(host):
+    config = host.file("/etc/pgbackrest.conf")
+    assert (config.user, config.group, config.mode) == ("root", "postgres", 0o640)
+    readers = host.check_output(
+        "grep -rlsF -e test-passphrase -e test-backup-key /etc /run /var/lib /var/log || true"
+    ).split()
+    assert readers == ["/etc/pgbackrest.conf"]
+
+
+def test_a_certificate_that_was_not_given_is_refused(host):
+    # Debian's authorities, of which none knows the store.
+    refused = host.run("runuser -u postgres -- pgbackrest --stanza=main info "
+                       "--repo1-storage-ca-file=/etc/ssl/certs/ca-certificates.crt")  # fmt: skip
+    assert "certificate" in refused.stdout + refused.stderr
+
+
+def test_the_check_proves_the_newest_backup_once(host):
+    host.check_output("systemctl start pgbackrest-backup@diff.service pgbackrest-check.service")
+    newest = backups(host)[-1]
+    assert newest["type"] == "diff"
+    checked = json.loads(host.check_output(f"cat {SCRATCH}-checked.json"))
+    assert checked["backup"] == newest["label"]
+    assert checked["rows"] >= 1000
+    assert not host.file(SCRATCH).exists
+    assert tool(host, "check") == checked
+
+
+def test_a_backup_with_a_damaged_page_is_not_called_proved(host):
+    sql(host, "CREATE TABLE damaged AS SELECT generate_series(1, 5000) n; CHECKPOINT")
+    path = "/var/lib/postgresql/17/main/" + sql(host, "SELECT pg_relation_filepath('damaged')")
+    try:
+        host.check_output(f"printf x | dd of={path} bs=1 seek=12000 conv=notrunc status=none")
+        host.check_output("systemctl start pgbackrest-backup@diff.service")
+        refused = host.run("systemctl start pgbackrest-check.service")
+        journal = host.check_output("journalctl -u pgbackrest-check -n 20")
+    finally:
+        sql(host, "DROP TABLE damaged")
+        host.run("systemctl reset-failed 'pgbackrest*'")
+        host.check_output("systemctl start pgbackrest-backup@full.service")
+    assert refused.rc != 0
+    assert "damaged pages" in journal
+
+
+def test_restores_to_a_marked_moment_with_every_row(host, scratch):
+    sql(host, "INSERT INTO kept VALUES (1001, 'before')")
+    marked = tool(host, "mark the-moment")
+    sql(host, "INSERT INTO kept VALUES (1002, 'after')")
+    tool(host, "restore name --target the-moment")
+    compared = json.loads(as_postgres(
+        host, f"sh -c 'echo {json.dumps(json.dumps(marked))} | pgbackrest-scratch compare'"
+    ))  # fmt: skip
+    assert compared["differences"] == []
+    assert sql(host, "SELECT v FROM kept WHERE n > 1000", scratch) == "before"
+
+
+def test_restores_to_a_point_in_time_and_nothing_after_it(host, scratch):
+    sql(host, "DELETE FROM kept WHERE n > 1000; INSERT INTO kept VALUES (2001, 'before')")
+    time.sleep(1.1)
+    moment = sql(host, "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS')")
+    time.sleep(1.1)
+    sql(host, "INSERT INTO kept VALUES (2002, 'after'); DELETE FROM kept WHERE n = 1")
+    tool(host, "flush")
+    tool(host, f"restore time --target '{moment}+00'")
+    assert (
+        sql(host, "SELECT n FROM kept WHERE n IN (1, 2001, 2002) ORDER BY n", scratch) == "1\n2001"
+    )
+    assert sql(host, "SELECT n FROM kept WHERE n IN (1, 2001, 2002) ORDER BY n") == "2001\n2002"
+
+
+def test_the_scratch_cluster_has_no_network(host, scratch):
+    tool(host, "restore immediate")
+    pid = host.check_output(f"head -1 {scratch}/data/postmaster.pid")
+    sockets = host.check_output(f"ss -Hltnp | grep 'pid={pid},' || true")
+    assert sockets == ""
+
+
+def test_compare_tells_a_difference(host, scratch):
+    marked = tool(host, "mark differs")
+    tool(host, "restore name --target differs")
+    marked["sums"]["shop/public.kept"] = "1 rows, checksum 1"
+    compared = json.loads(as_postgres(
+        host, f"sh -c 'echo {json.dumps(json.dumps(marked))} | pgbackrest-scratch compare'"
+    ))  # fmt: skip
+    assert len(compared["differences"]) == 1

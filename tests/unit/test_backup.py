@@ -1,0 +1,104 @@
+"""Backups: which point in time is meant, who acts, and what counts as the same."""
+
+import importlib.util
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from ansible.errors import AnsibleFilterError
+
+from plugins.filter.backup import bucket_keys, restore_problems, restore_target
+
+ROOT = Path(__file__).resolve().parents[2]
+spec = importlib.util.spec_from_file_location(
+    "facts", ROOT / "roles/pgbackrest/files/scratch/facts.py"
+)
+facts = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(facts)
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()
+BACKUPS = [{"timestamp": {"stop": NOON - 100}}, {"timestamp": {"stop": NOON + 50}}]
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("", ""),
+        ("2026-11-20 12:00:00", "2026-11-20 12:00:00+00"),
+        ("2026-11-20T12:00:00Z", "2026-11-20 12:00:00+00"),
+        ("2026-11-20 14:00:00+02", "2026-11-20 12:00:00+00"),
+        ("2026-11-20 01:30:00-0330", "2026-11-20 05:00:00+00"),
+        ("2026-11-20 12:00:00.25", "2026-11-20 12:00:00.250000+00"),
+    ],
+)
+def test_a_time_without_an_offset_is_utc(said, meant):
+    assert restore_target(said) == meant
+
+
+@pytest.mark.parametrize("said", ["yesterday", "2026-11-20", "12:00:00", "2026-13-20 12:00:00"])
+def test_what_is_no_time_is_refused_with_an_example(said):
+    with pytest.raises(AnsibleFilterError, match="no time: write it like"):
+        restore_target(said)
+
+
+def test_a_target_that_the_backups_reach():
+    assert restore_problems("", BACKUPS, NOON) == []
+    assert restore_problems("2026-11-20 12:00:00+00", BACKUPS, NOON) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "backups", "reason"),
+    [
+        ("", [], "no backup"),
+        ("2026-11-20 12:00:01+00", BACKUPS, "has not come yet"),
+        ("2026-11-20 11:58:00+00", BACKUPS, "oldest backup kept, 2026-11-20 11:58:20"),
+    ],
+)
+def test_a_target_that_they_do_not(target, backups, reason):
+    (problem,) = restore_problems(target, backups, NOON)
+    assert reason in problem
+
+
+def member(name, role, state="streaming"):
+    return {"name": name, "role": role, "state": state}
+
+
+@pytest.mark.parametrize(
+    ("members", "name"),
+    [
+        ([member("db1", "leader", "running")], "db1"),
+        ([member("db3", "replica"), member("db1", "leader"), member("db2", "replica")], "db2"),
+        ([member("db1", "leader"), member("db2", "quorum_standby", "starting"),
+          member("db3", "quorum_standby")], "db3"),
+        ([], None),
+    ],
+)  # fmt: skip
+def test_one_member_proves_backups_a_replica_if_there_is_one(members, name):
+    assert facts.chosen(members) == name
+
+
+def test_a_repository_that_can_not_be_read_is_not_an_empty_one():
+    assert facts.held({"status": {"code": 1}, "backup": []}) == []
+    assert facts.held({"status": {"code": 0}, "backup": [{"label": "x"}]}) == [{"label": "x"}]
+    broken = {"status": {"code": 99}, "repo": [{"status": {"message": "[CryptoError] no"}}]}
+    with pytest.raises(facts.ScratchError, match="CryptoError"):
+        facts.held({**broken, "backup": []})
+
+
+def test_every_kind_of_difference_is_told():
+    wanted = {"a": "1 rows, checksum 5", "b": "2 rows, checksum 6", "c": "0 rows, checksum 0"}
+    found = {"a": "1 rows, checksum 5", "b": "2 rows, checksum 7", "d": "0 rows, checksum 0"}
+    assert facts.differences(wanted, wanted) == []
+    lines = facts.differences(wanted, found)
+    assert [line.split(":")[0] for line in lines] == ["b", "c", "d"]
+
+
+def test_buckets_are_copied_with_the_key_of_their_account():
+    users = [
+        {"account": "shop", "name": "app", "key": "one"},
+        {"account": "shop", "name": "second", "key": "two"},
+    ]
+    buckets = [{"name": "uploads", "account": "shop"}, {"name": "lost", "account": "nobody"}]
+    assert bucket_keys(buckets, users) == [
+        {"bucket": "uploads", "key": "shop:app", "secret": "one"}
+    ]
