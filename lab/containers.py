@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import ClassVar
 
 from lab import files, image
 from lab.inventory import Host, Inventory, LabError
@@ -86,6 +87,15 @@ def one_at_a_time() -> Iterator[None]:
 class Lab:
     """The containers of one inventory."""
 
+    # What happens to a host: it is shut down, loses its power, hangs; boots, goes on.
+    DEEDS: ClassVar = {
+        "stop": ("stop",),
+        "kill": ("kill",),
+        "freeze": ("pause",),
+        "start": ("start",),
+        "thaw": ("unpause",),
+    }
+
     def __init__(self, name: str):
         """Labs are told apart by `name`; the one named lab has containers named as its hosts."""
         self.name = name
@@ -93,7 +103,18 @@ class Lab:
 
     def container(self, host: Host) -> str:
         """Name of the container of `host`."""
-        return host.name if self.name == "lab" else f"{self.name}-{host.name}"
+        return self._named(host.name)
+
+    def _named(self, name: str) -> str:
+        return name if self.name == "lab" else f"{self.name}-{name}"
+
+    def do(self, what: str, hosts: list[str]) -> None:
+        """Do one of DEEDS to hosts, all at once; on one that is so already nothing happens."""
+        names = [self._named(host) for host in hosts]
+        if what in ("start", "thaw"):
+            podman("unpause", *names, check=False)
+        if what != "thaw":
+            podman(*self.DEEDS[what], *names, timeout=300)
 
     def existing(self) -> dict[str, str]:
         """Containers of this lab by name, each with the hash of what it was made from."""
