@@ -60,7 +60,7 @@ class Site:
         """Hold every tenth job for longer than a client waits."""
         self.requests += 1
         if self.requests % 10 == 0:
-            await asyncio.sleep(5)
+            await asyncio.sleep(2.2)
         return web.json_response({"id": self.requests}, status=202)
 
     async def announce(self, request):
