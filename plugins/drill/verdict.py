@@ -8,6 +8,7 @@ from typing import Any
 
 from .measure import Sample, Times, failed, recovery
 
+BENT = 0.02  # share of requests that a load may leave out before it proves nothing
 PULSE = 10.0  # seconds between the ticks of the schedule that is watched
 GROUPS = {
     "all": ("app", "total", "sales", "login", "write", "job", "object", "file"),
@@ -127,8 +128,10 @@ def ticks(database: dict[str, Any]) -> list[dict[str, Any]]:
 
 def honest(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The load was sent as promised."""
-    if report["held_back"]:
-        yield check("requests that the load could not send", 0, report["held_back"], False)
+    yield check("load behind its rate, s", None, round(report["lag"], 1), True)
+    limit, unsent = round(report["requests"] * BENT), report["held_back"]
+    if unsent:
+        yield check("requests that the load could not send", limit, unsent, unsent <= limit)
 
 
 def skipped(drill: dict[str, Any], why: str) -> dict[str, Any]:
@@ -141,4 +144,4 @@ def skipped(drill: dict[str, Any], why: str) -> dict[str, Any]:
 
 def broken(drill: dict[str, Any], why: str) -> dict[str, Any]:
     """Return the verdict of a drill that did not come to its end."""
-    return {**skipped(drill, ""), "result": f"fail: {why}"}
+    return {**skipped(drill, ""), "victims": drill["victims"], "result": f"fail: {why}"}

@@ -59,6 +59,7 @@ class Report:
         self.connections = 0
         self.clients = 0  # that an open load needed
         self.held_back = 0  # requests that an open load could not send: a load that was bent
+        self.lag = 0.0  # seconds that an open load was behind its rate, at worst
         self.missing: list[str] = []  # files that were completed, and are not there
         # Written as it happens, a line a request: who waits for recovery reads along.
         self._samples = samples.open("w", buffering=1) if samples else None
@@ -148,6 +149,7 @@ class Report:
             "connections": self.connections,
             "clients": self.clients,
             "held_back": self.held_back,
+            "lag": round(self.lag, 3),
             "missing": self.missing,
             "failures": [asdict(failure) for failure in self.failures],
             "acknowledged": self.acknowledged,

@@ -54,7 +54,7 @@ def judged(samples, drill=None, **changes):
         "budget": {"recovery": 30, "failed": {"cached": 0, "database": 30}},
     } | (drill or {})  # fmt: skip
     report = {
-        "acknowledged": [{"item": "a"}, {"item": "b"}], "missing": [], "held_back": 0,
+        "acknowledged": [{"item": "a"}, {"item": "b"}], "missing": [], "held_back": 0, "lag": 0.01,
         "seconds": 60, "requests": len(samples),
     } | changes.pop("report", {})  # fmt: skip
     database = {"sales": {"a": 1, "b": 1}, "jobs": [], "ticks": []} | changes
@@ -215,7 +215,7 @@ def test_within_budget_is_a_pass():
         ("doubled writes", {"sales": {"a": 1, "b": 2}}),
         ("lost objects", {"report": {"missing": ["one"]}}),
         ("acknowledged writes", {"report": {"acknowledged": []}}),
-        ("requests that the load could not send", {"report": {"held_back": 3}}),
+        ("requests that the load could not send", {"report": {"held_back": 300}}),
         ("primaries", {"drill": {"single": "x", "holders": [["db1", "db2"], ["db2"]]}}),
         ("primaries", {"drill": {"single": "x", "holders": [["db1"], []]}}),
         ("answered again", {"drill": {"recovered": False}}),
@@ -281,8 +281,10 @@ def test_the_command_judges_and_lists(tmp_path):
         "recovered": True, "rate": 50, "mix": CATALOGUE["drill_mix"], "skipped": "", "broken": "",
     }  # fmt: skip
     (folder / "drill.json").write_text(json.dumps(drill))
-    report = {"acknowledged": [{"item": "a"}], "missing": [], "held_back": 0, "seconds": 1,
-              "requests": 1}  # fmt: skip
+    report = {
+        "acknowledged": [{"item": "a"}], "missing": [], "held_back": 0, "lag": 0.01,
+        "seconds": 1, "requests": 1,
+    }  # fmt: skip
     (folder / "report.json").write_text(json.dumps(report))
     database = {"sales": {"a": 1}, "jobs": [], "ticks": []}
     (folder / "database.json").write_text(json.dumps(database))
