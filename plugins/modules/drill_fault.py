@@ -62,6 +62,7 @@ at: {description: Clock time right before it broke., returned: always, type: flo
 done: {description: What was done to what., returned: always, type: str}
 """
 
+import errno
 import ipaddress
 import os
 import shlex
@@ -203,14 +204,27 @@ class Fault:
         if size > most:
             raise FaultError(f"{path} has {size >> 20} MiB of room, and a drill may take "
                              f"{self.params['most']}: see drill_fill_most")  # fmt: skip
-        argv = ("fallocate", "--length", str(size), str(path / FILLER))
-        return f"took {size >> 20} MiB of {path}", lambda: run(*argv)
+        return f"took {size >> 20} MiB of {path}", lambda: fill(path / FILLER, size)
 
     def mend(self):
         """Mend it now; mending what is whole changes nothing."""
         self.disarm()
         if self.undo():
             run("/bin/sh", "-c", self.undo(), check=False)
+
+
+def fill(path, size):
+    """Make a file of all the room there is: most at once, the rest until no block is left."""
+    # The file system wants some for its own accounts of so large a file.
+    run("fallocate", "--length", str(max(size * 99 // 100 - (4 << 20), 1)), str(path))
+    with path.open("ab", buffering=0) as file:
+        for block in (1 << 20, 1 << 12):
+            try:
+                while True:
+                    file.write(bytes(block))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
 
 
 def empty(path):

@@ -147,6 +147,23 @@ def test_a_cut_spares_the_operators_ssh(monkeypatch, ways, dropped, spared):
     assert rules.count("{") == rules.count("}")
 
 
+def test_a_signal_goes_to_the_process_of_a_pid_file(tmp_path):
+    params = {"how": "signal", "signal": "KILL", "units": [], "pid_file": tmp_path / "pid"}
+    with subprocess.Popen(["sleep", "60"]) as process:
+        (tmp_path / "pid").write_text(f"{process.pid}\n/var/lib/postgresql\n")
+        [(what, step)] = faults.Fault(params).prepare()
+        step()
+    assert what == f"SIGKILL to {process.pid}"
+    assert process.returncode == -9
+
+
+def test_a_disk_with_much_room_is_not_filled(tmp_path):
+    params = {"how": "full", "units": [], "paths": [str(tmp_path)], "most": "1K"}
+    with pytest.raises(faults.FaultError, match="a drill may take 1K"):
+        faults.Fault(params).prepare()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_lasts_has_an_undo():
     for drill in DRILLS:
         how = drill["fault"]
