@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from lab import files, fleet
@@ -24,17 +25,33 @@ def main() -> int:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("-i", "--inventory", type=Path, default=Path("inventories/lab"))
         command.add_argument("--name", help="tells labs apart; default: the inventory's name")
+    host = commands.add_parser("host", help="do to hosts what nobody can refuse, as drills need it")
+    host.add_argument("what", choices=Lab.DEEDS)
+    host.add_argument("hosts", nargs="+")
+    host.add_argument("--name", default="lab")
     args = parser.parse_args()
+    if args.command == "host":
+        return answer(lambda: Lab(args.name).do(args.what, args.hosts))
+    return answer(lambda: make(args))
+
+
+def make(args: argparse.Namespace) -> None:
+    """Run a command that makes or removes something."""
     lab = Lab(args.name or args.inventory.resolve().name)
+    if args.command == "up":
+        lab.up(Inventory.read(args.inventory))
+    elif args.command == "down":
+        lab.down()
+    elif args.command == "secrets":
+        files.fill_secrets(args.inventory / "group_vars/all/secrets.yml")
+    else:
+        fleet.bring_up(lab, args.inventory)
+
+
+def answer(command: Callable[[], None]) -> int:
+    """Run a command; say in a line what was in its way."""
     try:
-        if args.command == "up":
-            lab.up(Inventory.read(args.inventory))
-        elif args.command == "down":
-            lab.down()
-        elif args.command == "secrets":
-            files.fill_secrets(args.inventory / "group_vars/all/secrets.yml")
-        else:
-            fleet.bring_up(lab, args.inventory)
+        command()
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import ClassVar
 
-from lab import files, image
+from lab import disks, files, image
 from lab.inventory import Host, Inventory, LabError
 
 LABEL = "evenkeel.lab"
@@ -86,6 +87,15 @@ def one_at_a_time() -> Iterator[None]:
 class Lab:
     """The containers of one inventory."""
 
+    # What happens to a host: it is shut down, loses its power, hangs; boots, goes on.
+    DEEDS: ClassVar = {
+        "stop": ("stop",),
+        "kill": ("kill",),
+        "freeze": ("pause",),
+        "start": ("start",),
+        "thaw": ("unpause",),
+    }
+
     def __init__(self, name: str):
         """Labs are told apart by `name`; the one named lab has containers named as its hosts."""
         self.name = name
@@ -93,7 +103,18 @@ class Lab:
 
     def container(self, host: Host) -> str:
         """Name of the container of `host`."""
-        return host.name if self.name == "lab" else f"{self.name}-{host.name}"
+        return self._named(host.name)
+
+    def _named(self, name: str) -> str:
+        return name if self.name == "lab" else f"{self.name}-{name}"
+
+    def do(self, what: str, hosts: list[str]) -> None:
+        """Do one of DEEDS to hosts, all at once; on one that is so already nothing happens."""
+        names = [self._named(host) for host in hosts]
+        if what in ("start", "thaw"):
+            podman("unpause", *names, check=False)
+        if what != "thaw":
+            podman(*self.DEEDS[what], *names, timeout=300)
 
     def existing(self) -> dict[str, str]:
         """Containers of this lab by name, each with the hash of what it was made from."""
@@ -112,15 +133,21 @@ class Lab:
             images = {suite: image.ensure(suite) for suite in {h.release for h in inventory.hosts}}
             runtime = working_runtime(next(iter(images.values())))
             self._ensure_network(inventory)
-        specs = {
-            self.container(h): self._arguments(h, images[h.release], runtime)
-            for h in inventory.hosts
-        }
         existing = self.existing()
-        for stray in existing.keys() - specs.keys():
+        for stray in existing.keys() - {self.container(host) for host in inventory.hosts}:
             podman("rm", "-f", "-t", "0", stray)
+            disks.remove(stray)
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda item: self._ensure(*item, existing.get(item[0])), specs.items()))
+            list(
+                pool.map(
+                    lambda host: self._ensure(
+                        host,
+                        self._arguments(host, images[host.release], runtime),
+                        existing.get(self.container(host)),
+                    ),
+                    inventory.hosts,
+                )
+            )
             list(pool.map(self._wait, inventory.hosts))
 
     def down(self) -> None:
@@ -128,6 +155,8 @@ class Lab:
         names = list(self.existing())
         if names:
             podman("rm", "-f", "-t", "0", "-v", *names, timeout=300)
+            for name in names:
+                disks.remove(name)
         if podman("network", "exists", self.network, check=False).returncode == 0:
             podman("network", "rm", "-f", self.network)
 
@@ -149,12 +178,18 @@ class Lab:
             "--network", self.network, "--ip", host.address, "--mac-address", card,
             "--hostname", host.name,
             "--no-hosts", "--cap-add", CAPABILITIES, "--shm-size", "256m", *limits(),
-            "-v", f"{files.HOST_FILES}:/etc/evenkeel-lab:ro", image_name, "/sbin/init",
+            "-v", f"{files.HOST_FILES}:/etc/evenkeel-lab:ro",
+            *(f"--volume={disks.mount_point(self.container(host), path)}:{path}"
+              for path, _ in host.disks),
+            image_name, "/sbin/init",
         ]  # fmt: skip
 
-    def _ensure(self, name: str, arguments: list[str], made_from: str | None) -> None:
+    def _ensure(self, host: Host, arguments: list[str], made_from: str | None) -> None:
+        name = self.container(host)
         spec = hashlib.sha256(repr(arguments).encode()).hexdigest()[:16]
         if made_from == spec:
+            for path, size in host.disks:
+                disks.ensure(name, path, size)
             podman("unpause", name, check=False, timeout=20)
             if (
                 podman("start", name, check=False, timeout=60).returncode == 0
@@ -162,6 +197,9 @@ class Lab:
             ):
                 return
         podman("rm", "-f", "-t", "0", "-v", name, check=False)
+        disks.remove(name)
+        for path, size in host.disks:
+            disks.ensure(name, path, size)
         podman("run", "-d", "--name", name, "--label", f"{LABEL}={self.name}",
                "--label", f"{LABEL}.spec={spec}", *arguments)  # fmt: skip
 

@@ -20,6 +20,7 @@ class Host:
     name: str
     address: str
     release: str
+    disks: tuple[tuple[str, str], ...] = ()  # path and size of each small disk of its own
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,12 @@ class Inventory:
             raise LabError(f"{path} is not an inventory: {run.stderr.strip().splitlines()[-1]}")
         hostvars = json.loads(run.stdout)["_meta"]["hostvars"]
         hosts = [
-            Host(name, facts.get("ansible_host", ""), facts.get("lab_release", "trixie"))
+            Host(
+                name,
+                facts.get("ansible_host", ""),
+                facts.get("lab_release", "trixie"),
+                tuple(sorted(facts.get("lab_disks", {}).items())),
+            )
             for name, facts in sorted(hostvars.items())
             if facts.get("ansible_connection") != "local"
         ]

@@ -11,7 +11,16 @@ import sys
 from pathlib import Path
 
 from .client import Load, Options
+from .mix import Mix
 from .report import summary
+
+
+def weights(text: str) -> dict[str, float]:
+    """Read `write=50,app=25`."""
+    found = {kind: float(weight) for kind, _, weight in (p.partition("=") for p in text.split(","))}
+    if unknown := found.keys() - set(Mix.KINDS):
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}")
+    return found
 
 
 def arguments() -> argparse.Namespace:
@@ -44,7 +53,12 @@ def arguments() -> argparse.Namespace:
     add("--count", type=int, default=0, help="requests to send at most; 0: no bound")
     add("--stop-file", type=Path, help="end when this file appears (SIGTERM and SIGINT do too)")
     add("--started-file", type=Path, help="made when every client has had an answer")
-    add("--timeout", type=float, default=10, help="seconds after which a request failed")
+    add(
+        "--timeout",
+        type=float,
+        default=10,
+        help="seconds after which a request failed, repeats included",
+    )
     add(
         "--retry-idempotent",
         type=int,
@@ -67,11 +81,22 @@ def arguments() -> argparse.Namespace:
         help="share of these POSTs without an Idempotency-Key (%(default)s)",
     )
     add("--sales-user", default="admin")
+    add(
+        "--mix",
+        type=weights,
+        default={},
+        metavar="KIND=WEIGHT,…",
+        help=f"the reference application's requests instead, of {', '.join(Mix.KINDS)}; sent at "
+        "the rate however many are unanswered, by --clients at most",
+    )
+    add("--samples", type=Path, help="file for a line of JSON a request, as it is answered")
     add("--report", type=Path, help="file for the report in JSON")
     found = parser.parse_args()
     found.get = found.get or ["/"]
-    if found.sales and "LOAD_PASSWORD" not in os.environ:
-        parser.error("--sales needs the user's password in the variable LOAD_PASSWORD")
+    if found.mix and not found.rate:
+        parser.error("--mix needs a rate")
+    if (found.sales or found.mix) and "LOAD_PASSWORD" not in os.environ:
+        parser.error("sales need the user's password in the variable LOAD_PASSWORD")
     return found
 
 
@@ -104,6 +129,8 @@ async def run(found: argparse.Namespace) -> int:
             sales_unkeyed=found.sales_unkeyed,
             sales_user=found.sales_user,
             sales_password=os.environ.get("LOAD_PASSWORD", ""),
+            mix=found.mix,
+            samples=found.samples,
         )
     )
     loop = asyncio.get_running_loop()

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import random
 import ssl
 import time
 import uuid
+from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
-from yarl import URL
 
+from .mix import OBJECT, Mix, Request
 from .report import Failure, Report
+from .target import Target, json_object
 
 RETRIED_STATUSES = {502, 503, 504}
-JSON_READ = 65536  # larger answers are not searched for a host and a release
+CATCH_UP = 1.0  # seconds that a mix may be behind its rate
+START_COUNT = 50  # requests of a mix after which it counts as started
 
 
 @dataclass
@@ -42,54 +44,8 @@ class Options:
     sales_user: str = "admin"
     sales_password: str = ""
     token_seconds: float = 240.0
-
-
-@dataclass
-class Request:
-    """One request of the mix."""
-
-    kind: str
-    method: str
-    path: str
-    body: dict[str, Any] | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    key: str | None = None
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether the application promises that a repeat changes nothing."""
-        return self.method == "GET" or self.key is not None
-
-
-def json_object(headers: Any, body: bytes) -> dict[str, Any]:
-    """Return the JSON object of a short answer, an empty one of any other."""
-    if "json" not in headers.get("Content-Type", "") or len(body) > JSON_READ:
-        return {}
-    try:
-        known = json.loads(body)
-    except ValueError:
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-class Target:
-    """A balancer: the site's URL, and the address to connect to when it is another."""
-
-    def __init__(self, url: str, address: str | None) -> None:
-        self.site = URL(url)
-        self.address = address
-        self.name = f"{self.site}@{address}" if address else str(self.site)
-
-    def arguments(self, path: str) -> dict[str, Any]:
-        """Return URL, Host header and TLS name of a request for `path`."""
-        url = self.site.join(URL(path))
-        if not self.address:
-            return {"url": url}
-        return {
-            "url": url.with_host(self.address),
-            "server_hostname": self.site.host if self.site.scheme == "https" else None,
-            "headers": {"Host": self.site.authority},
-        }
+    mix: dict[str, float] = field(default_factory=dict)
+    samples: Path | None = None
 
 
 class Load:
@@ -104,9 +60,8 @@ class Load:
         self._tls: ssl.SSLContext | bool = True
         if options.ca:
             self._tls = ssl.create_default_context(cafile=options.ca)
-        self._token = ""
         self._sent = 0
-        self._sales = 0
+        self.mix = Mix(self.run, options.sales_user, options.sales_password, options.mix)
         self._answered: set[int] = set()
 
     def targets(self) -> list[Target]:
@@ -116,18 +71,22 @@ class Load:
 
     async def go(self) -> Report:
         """Run until the time or the count is up or `stopping` is set."""
-        self.report = Report(self.run)
+        self.report = Report(self.run, self.options.samples)
         targets = self.targets()
         tasks: list[asyncio.Task[None]] = []
-        if self.options.sales:
+        if self.options.sales or self.options.mix:
             await self._login(targets[0])
             tasks.append(asyncio.create_task(self._renew(targets[0])))
-        clients = [
-            asyncio.create_task(self._client(number, targets[number % len(targets)]))
-            for number in range(self.options.clients)
-        ]
         timer = asyncio.get_running_loop().call_later(self.options.duration, self.stopping.set)
-        await asyncio.gather(*clients)
+        if self.options.mix:
+            await self._open(targets)
+            await self._find_files(targets[0])
+        else:
+            clients = (
+                self._client(number, targets[number % len(targets)])
+                for number in range(self.options.clients)
+            )
+            await asyncio.gather(*clients)
         timer.cancel()
         for task in tasks:
             task.cancel()
@@ -138,7 +97,6 @@ class Load:
         trace.on_connection_create_end.append(self._count_connection)
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=1, force_close=fresh, ssl=self._tls),
-            timeout=aiohttp.ClientTimeout(total=self.options.timeout),
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[trace],
         )
@@ -152,16 +110,15 @@ class Load:
 
     async def _client(self, number: int, target: Target) -> None:
         options = self.options
-        # Spread over the numbers, so that every balancer gets both sorts of client.
-        fresh = (number * 7 % 10) / 10 < options.fresh
         pause = options.clients / options.rate if options.rate else 0.0
         due = time.monotonic() + pause * number / options.clients
-        async with self._session(fresh) as session:
+        async with self._session(self._fresh(number)) as session:
             while not await self._stopped(due):
                 if options.count and self._sent >= options.count:
                     return
                 self._sent += 1
-                if await self._send(session, target, self._next()) is not None:
+                request = self.mix.plain(options.gets, options.sales, options.sales_unkeyed)
+                if await self._send(session, target, request) is not None:
                     self._answered.add(number)
                     if len(self._answered) == options.clients:
                         self.started.set()
@@ -178,19 +135,60 @@ class Load:
                 return False
         return self.stopping.is_set()
 
-    def _next(self) -> Request:
-        options = self.options
-        if random.random() >= options.sales:  # noqa: S311 - a mix, not a secret
-            return Request("get", "GET", random.choice(options.gets))  # noqa: S311
-        self._sales += 1
-        # Every sale has an item of its own: rows can be counted whatever the keys did.
-        item = f"load-{self.run}-{self._sales}"
-        request = Request("post", "POST", "/sales", {"item": item, "amount": 1})
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        if random.random() >= options.sales_unkeyed:  # noqa: S311
-            request.kind = "post_keyed"
-            request.key = request.headers["Idempotency-Key"] = str(uuid.uuid4())
-        return request
+    def _fresh(self, number: int) -> bool:
+        # Spread over the numbers, so that every balancer gets both sorts of client.
+        return (number * 7 % 10) / 10 < self.options.fresh
+
+    async def _open(self, targets: list[Target]) -> None:
+        """Send the mix at the rate, however much is still unanswered: users don't wait either."""
+        options, due = self.options, time.monotonic()
+        idle: deque[tuple[aiohttp.ClientSession, Target]] = deque()
+        pending: set[asyncio.Task[None]] = set()
+        async with contextlib.AsyncExitStack() as sessions:
+            while not await self._stopped(due):
+                if options.count and self._sent >= options.count:
+                    break
+                # A machine that is too busy for the load measures itself: what it could not send
+                # is counted, and not sent all at once.
+                lag = time.monotonic() - due
+                self.report.lag = max(self.report.lag, lag)
+                if lag > CATCH_UP:
+                    self.report.held_back += int(lag * options.rate)
+                    due += lag
+                due += 1 / options.rate
+                if not idle and self.report.clients == options.clients:
+                    self.report.held_back += 1
+                    continue
+                if not idle:
+                    session = self._session(self._fresh(self.report.clients))
+                    target = targets[self.report.clients % len(targets)]
+                    idle.append((await sessions.enter_async_context(session), target))
+                    self.report.clients += 1
+                self._sent += 1
+                task = asyncio.create_task(self._once(idle, *idle.popleft()))
+                pending.add(task)
+                task.add_done_callback(pending.discard)
+            await asyncio.gather(*pending)
+
+    async def _once(self, idle: deque[Any], session: aiohttp.ClientSession, target: Target) -> None:
+        request = self.mix.weighted()
+        known = await self._send(session, target, request)
+        if known is not None:
+            if self._sent >= START_COUNT:
+                self.started.set()
+            for part in self.mix.parts(known) if request.kind == "object" else []:
+                if await self._send(session, target, part) is None:
+                    break
+        idle.append((session, target))
+
+    async def _find_files(self, target: Target) -> None:
+        """Get every file that was completed, and note those that are not as they were."""
+        async with self._session(fresh=True) as session:
+            for name, url in self.mix.files.items():
+                request = Request("file", "GET", url)
+                found = [await self._attempt(session, target, request, 10) for _ in range(2)]
+                if OBJECT not in [body for _, _, body, _ in found]:
+                    self.report.missing.append(name)
 
     async def _send(
         self, session: aiohttp.ClientSession, target: Target, request: Request
@@ -200,22 +198,25 @@ class Load:
         began = time.monotonic()
         while True:
             attempts -= 1
-            status, headers, body, error = await self._attempt(session, target, request)
+            left = self.options.timeout - (time.monotonic() - began)
+            status, headers, body, error = await self._attempt(session, target, request, left)
             again = error and (status is None or status in RETRIED_STATUSES)
-            if not (again and attempts and not self.stopping.is_set()):
+            late = time.monotonic() - began >= self.options.timeout
+            if not (again and attempts) or late or self.stopping.is_set():
                 break
             self.report.retries += 1
         seconds = time.monotonic() - began
-        sale = {"item": (request.body or {}).get("item"), "key": request.key}
+        sale = {"item": request.item, "key": request.key}
+        known = json_object(headers, body)
+        error = error or self.mix.answered(request, known)
         if not error and status is not None:
             self.report.success(request.kind, target.name, status, seconds)
-            known = json_object(headers, body)
-            if request.kind == "get":
+            if request.kind in ("get", "app"):
                 self.report.saw(known.get("host"), known.get("release"))
-            elif request.kind.startswith("post"):
+            elif request.item:
                 self.report.acknowledged.append(sale | {"id": known.get("id")})
             return known
-        if request.kind.startswith("post"):
+        if request.item:
             self.report.unacknowledged.append(sale)
         self.report.failure(
             Failure(
@@ -236,7 +237,7 @@ class Load:
         return None
 
     async def _attempt(
-        self, session: aiohttp.ClientSession, target: Target, request: Request
+        self, session: aiohttp.ClientSession, target: Target, request: Request, seconds: float
     ) -> tuple[int | None, Any, bytes, str]:
         """Return status, headers, body, and why the attempt failed (empty when it did not)."""
         arguments = target.arguments(request.path)
@@ -247,7 +248,9 @@ class Load:
                 request.method,
                 headers=headers,
                 json=request.body,
+                data=request.data,
                 allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=seconds),
                 **arguments,
             ) as answer:
                 status, answer_headers = answer.status, answer.headers
@@ -261,13 +264,11 @@ class Load:
         return status, answer_headers, body, error
 
     async def _login(self, target: Target) -> None:
-        body = {"username": self.options.sales_user, "password": self.options.sales_password}
-        request = Request("login", "POST", "/auth/login", body)
         async with self._session(fresh=True) as session:
-            known = await self._send(session, target, request)
+            known = await self._send(session, target, self.mix.login())
         if known is None:
             raise RuntimeError(f"login failed: {self.report.failures[-1].error}")
-        self._token = known["access_token"]
+        self.mix.token = known["access_token"]
 
     async def _renew(self, target: Target) -> None:
         """Take a new token before the old one expires; a miss counts, and is tried again."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 FAILURES_KEPT = 1000
@@ -39,7 +41,7 @@ def percentile(ordered: list[float], share: float) -> float:
 class Report:
     """Counts while the load runs; `as_dict` is the report file."""
 
-    def __init__(self, run: str = "") -> None:
+    def __init__(self, run: str = "", samples: Path | None = None) -> None:
         self.run = run
         self.started = time.monotonic()
         self.wall = datetime.now(UTC)
@@ -56,6 +58,15 @@ class Report:
         self.unacknowledged: list[dict[str, Any]] = []
         self.retries = 0
         self.connections = 0
+        self.clients = 0  # that an open load needed
+        self.held_back = 0  # requests that an open load could not send: a load that was bent
+        self.lag = 0.0  # seconds that an open load was behind its rate, at worst
+        self.missing: list[str] = []  # files that were completed, and are not there
+        # Written as it happens, a line a request: who waits for recovery reads along.
+        self._samples = samples.open("w", buffering=1) if samples else None
+        if self._samples:
+            wall = self.wall.timestamp()
+            self._samples.write(json.dumps({"wall": wall, "run": run}) + "\n")
         self._last_success = self.started
         self._gap = (0.0, 0.0)
 
@@ -65,6 +76,7 @@ class Report:
         self.targets[target] += 1
         self.statuses[str(status)] += 1
         self.latencies.append(seconds)
+        self._sample(kind, seconds, True)
         self._close_gap()
 
     def failure(self, failure: Failure) -> None:
@@ -73,6 +85,7 @@ class Report:
         self.failed[failure.kind] += 1
         self.targets[failure.target] += 1
         self.errors[failure.error] += 1
+        self._sample(failure.kind, failure.seconds, False)
         if failure.status is not None:
             self.statuses[str(failure.status)] += 1
         if len(self.failures) < FAILURES_KEPT:
@@ -91,6 +104,12 @@ class Report:
     def offset(self) -> float:
         """Return the seconds since the load began."""
         return time.monotonic() - self.started
+
+    def _sample(self, kind: str, seconds: float, good: bool) -> None:
+        """Note when a request was sent, how long it took, and whether it was answered well."""
+        if self._samples:
+            begin = round(self.offset() - seconds, 3)
+            self._samples.write(json.dumps([begin, round(seconds, 3), kind, good]) + "\n")
 
     def _close_gap(self) -> None:
         now = time.monotonic()
@@ -129,6 +148,10 @@ class Report:
             "releases": self.releases,
             "retries": self.retries,
             "connections": self.connections,
+            "clients": self.clients,
+            "held_back": self.held_back,
+            "lag": round(self.lag, 3),
+            "missing": self.missing,
             "failures": [asdict(failure) for failure in self.failures],
             "acknowledged": self.acknowledged,
             "unacknowledged": self.unacknowledged,

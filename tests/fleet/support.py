@@ -64,7 +64,13 @@ class Play:
         )
 
 
-def play(playbook: str, *arguments: str, inventory: Path = LAB, code: int | None = 0) -> Play:
+def play(
+    playbook: str,
+    *arguments: str,
+    inventory: Path = LAB,
+    code: int | None = 0,
+    timeout: float = 1500,
+) -> Play:
     """Run a playbook as an operator does; `code` is the exit code it must have, None for any."""
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"fleet-{next(numbers):02}-{Path(playbook).stem}.log"
@@ -83,7 +89,7 @@ def play(playbook: str, *arguments: str, inventory: Path = LAB, code: int | None
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            timeout=1500,
+            timeout=timeout,
         )
     found = Play(done.returncode, log.read_text(), time.monotonic() - began, log)
     if code is not None and found.code != code:

@@ -1,6 +1,7 @@
 """The steady load against a server that fails in known ways."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
@@ -20,6 +21,9 @@ class Site:
         self.keys = []
         self.requests = 0
         self.url = ""
+        self.invented = 0
+        self.files = []
+        self.spoilt = None
 
     async def whoami(self, request):
         self.requests += 1
@@ -49,6 +53,37 @@ class Site:
         self.keys.append(request.headers.get("Idempotency-Key"))
         return web.json_response({"id": len(self.sales)}, status=201)
 
+    async def sold(self, request):
+        count = self.keys.count(request.query["idempotency_key"])
+        return web.json_response({"count": count + self.invented})
+
+    async def hang(self, request):
+        """Hold every tenth job for longer than a client waits."""
+        self.requests += 1
+        if self.requests % 10 == 0:
+            await asyncio.sleep(2.2)
+        return web.json_response({"id": self.requests}, status=202)
+
+    async def announce(self, request):
+        number = len(self.files)
+        self.files.append(b"")
+        put = {"url": f"{self.url}/store/{number}?signature=a%2Fb", "headers": {}}
+        return web.json_response({"id": str(number), "upload": put}, status=201)
+
+    async def put(self, request):
+        assert request.raw_path.endswith("signature=a%2Fb")
+        self.files[int(request.match_info["number"])] = await request.read()
+        return web.Response()
+
+    async def complete(self, request):
+        number = request.match_info["number"]
+        url = f"{self.url}/store/{number}?signature=a%2Fb"
+        return web.json_response({"id": number, "get_url": url})
+
+    async def file(self, request):
+        number = int(request.match_info["number"])
+        return web.Response(body=b"other bytes" if number == self.spoilt else self.files[number])
+
     async def slow(self, request):
         await asyncio.sleep(5)
         return web.Response()
@@ -64,6 +99,12 @@ def site():
     app.router.add_get("/slow", site.slow)
     app.router.add_post("/auth/login", site.login)
     app.router.add_post("/sales", site.sell)
+    app.router.add_get("/sales", site.sold)
+    app.router.add_post("/jobs", site.hang)
+    app.router.add_post("/uploads", site.announce)
+    app.router.add_put("/store/{number}", site.put)
+    app.router.add_get("/store/{number}", site.file)
+    app.router.add_post("/uploads/{number}/complete", site.complete)
     loop = asyncio.new_event_loop()
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     loop.run_until_complete(runner.setup())
@@ -189,3 +230,55 @@ def test_connect_goes_to_the_address_and_keeps_the_name(site):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert site.requests == 5
+
+
+def mixed(site, mix, **options):
+    options = {"duration": 3, "rate": 50, "clients": 100, **options}
+    with running(site.url, sales_password="right", mix=mix, **options) as load:
+        load.wait()
+    return load.report
+
+
+def test_a_mix_goes_on_at_its_rate_while_requests_hang(site, tmp_path: Path):
+    samples = tmp_path / "samples"
+    report = mixed(site, "job=1", timeout=1, samples=samples)
+    assert report["held_back"] == 0
+    assert 130 <= report["requests"] <= 160
+    assert report["clients"] > 5
+    assert report["failed"] == report["errors"]["timeout"] >= 10
+    lines = [json.loads(line) for line in samples.read_text().splitlines()]
+    assert lines[0]["run"] == report["run"]
+    kinds = [kind for _, _, kind, _ in lines[1:]]
+    assert (kinds.count("job"), kinds.count("login")) == (report["requests"] - 1, 1)
+    assert sum(not good for _, _, _, good in lines[1:]) == report["failed"]
+
+
+def test_what_a_mix_could_not_send_is_counted(site):
+    report = mixed(site, "job=1", timeout=0.5, clients=1, duration=8)
+    assert report["held_back"] > 10
+
+
+def test_repeats_share_the_time_of_a_request(site):
+    report = mixed(site, "job=1", timeout=1, retry_idempotent=1)
+    assert report["latency"]["max"] < 1.5
+    assert all(failure["seconds"] < 1.5 for failure in report["failures"])
+
+
+def test_a_mix_finds_what_was_acknowledged(site):
+    report = mixed(site, "write=1,sales=1")
+    assert report["failed"] == 0
+    assert {sale["item"] for sale in report["acknowledged"]} == set(site.sales)
+    site.invented = 1
+    report = mixed(site, "write=1,sales=1")
+    assert report["failed"] == report["failed_by_kind"]["sales"] > 10
+    assert "is there 2 times" in report["failures"][0]["error"]
+
+
+def test_a_mix_keeps_files_and_finds_those_that_changed(site):
+    report = mixed(site, "object=1,file=1", duration=2)
+    assert report["failed"] == 0
+    assert report["missing"] == []
+    assert len(site.files) > 20
+    site.spoilt = len(site.files) + 1
+    report = mixed(site, "object=1,app=1", duration=2)
+    assert report["missing"] == [str(site.spoilt)]

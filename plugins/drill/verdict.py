@@ -1,0 +1,147 @@
+"""A drill's numbers against its budget."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from .measure import Sample, Times, failed, recovery
+
+BENT = 0.02  # share of requests that a load may leave out before it proves nothing
+PULSE = 10.0  # seconds between the ticks of the schedule that is watched
+GROUPS = {
+    "all": ("app", "total", "sales", "login", "write", "job", "object", "file"),
+    "cached": ("app", "total"),
+    "reads": ("app", "total", "sales", "login", "file"),
+    "database": ("sales", "login", "write", "job"),
+    "writes": ("write", "job", "object"),
+}
+
+
+def check(name: str, budget: Any, measured: Any, passed: bool) -> dict[str, Any]:
+    """Return a row of the drill's table."""
+    return {"check": name, "budget": budget, "measured": measured, "passed": passed}
+
+
+def judge(
+    drill: dict[str, Any],
+    samples: list[Sample],
+    report: dict[str, Any],
+    database: dict[str, Any],
+    wall: float,
+) -> dict[str, Any]:
+    """Return the verdict: a row for every promise, and whether all were kept.
+
+    `drill` is an entry of the catalogue with what happened: victims, fault_at, undone_at, rate,
+    mix, holders. `database` holds sales, jobs and ticks as the database has them afterwards.
+    """
+    times = Times.of(wall, drill["fault_at"], drill.get("undone_at"))
+    rows = [*speed(drill, samples, times, database), *failures(drill, samples, times)]
+    rows += writes(report, database)
+    rows += [*single(drill), *ticks(database), *honest(report)]
+    if not drill["recovered"]:
+        rows.append(check("answered again in the end", True, False, False))
+    return {
+        "name": drill["name"],
+        "title": drill["title"],
+        "tier": drill["tier"],
+        "victims": drill["victims"],
+        "result": "pass" if all(row["passed"] for row in rows) else "fail",
+        "seconds": report["seconds"],
+        "requests": report["requests"],
+        "checks": rows,
+    }
+
+
+def speed(
+    drill: dict[str, Any], samples: list[Sample], times: Times, database: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Recovery, and the slowest answer where it is promised."""
+    budget, fault = drill["budget"], drill["fault_at"]
+    measure = drill.get("measure", "requests")
+    if measure == "jobs":
+        done = [(made, end) for made, end, _ in database["jobs"] if end and end >= fault]
+        seconds = max((end - max(made, fault) for made, end in done), default=float("inf"))
+    elif measure == "ticks":
+        late = [(tick, made) for tick, made, _ in database["ticks"] if made >= fault]
+        seconds = max((made - max(tick, fault) for tick, made in late), default=float("inf"))
+    else:
+        seconds = recovery(samples, times, from_undo=drill.get("from") == "undo")
+    limit = budget.get("recovery")
+    name = "recovery, s" + (" (after it is undone)" if drill.get("from") == "undo" else "")
+    yield check(name, limit, round(seconds, 1), limit is None or seconds <= limit)
+    slowest = max((s.seconds for s in samples if s.end >= times.fault), default=0.0)
+    limit = budget.get("slowest")
+    yield check("slowest answer, s", limit, round(slowest, 1), limit is None or slowest <= limit)
+
+
+def failures(
+    drill: dict[str, Any], samples: list[Sample], times: Times
+) -> Iterator[dict[str, Any]]:
+    """Failed requests; a budget is as many seconds' worth of the kind's rate."""
+    counted = failed(samples, times)
+    weights, promised = drill["mix"], drill["budget"].get("failed", {})
+    left = {kind for kind in weights if kind in counted}
+    for group, seconds in promised.items():
+        kinds = GROUPS.get(group, (group,))
+        share = sum(weights.get(kind, 0) for kind in kinds) / sum(weights.values())
+        limit = round(seconds * drill["rate"] * share)
+        number = sum(counted[kind] for kind in kinds)
+        left -= set(kinds)
+        yield check(f"failed: {group}", limit, number, number <= limit)
+    for kind in sorted(left):
+        yield check(f"failed: {kind}", None, counted[kind], True)
+
+
+def writes(report: dict[str, Any], database: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was acknowledged, and is not there, or there twice."""
+    rows = database["sales"]
+    accepted = {sale["item"] for sale in report["acknowledged"]}
+    lost = sorted(accepted - rows.keys())
+    doubled = sorted(item for item, count in rows.items() if count > 1)
+    return [
+        check("acknowledged writes", None, len(accepted), len(accepted) > 0),
+        check("lost writes and jobs", 0, len(lost), not lost),
+        check("doubled writes and jobs", 0, len(doubled), not doubled),
+        check("lost objects", 0, len(report["missing"]), not report["missing"]),
+    ]
+
+
+def single(drill: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Never two primaries: as seen while broken, and in the end exactly one."""
+    if drill.get("single"):
+        most = max((len(holders) for holders in drill["holders"]), default=0)
+        last = len(drill["holders"][-1]) if drill["holders"] else 0
+        yield check("primaries at one time", 1, most, most == last == 1)
+
+
+def ticks(database: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every tick of cron is there once, and has its job."""
+    found = database["ticks"]
+    gaps = sum(
+        abs(later[0] - earlier[0] - PULSE) > 0.5 for earlier, later in itertools.pairwise(found)
+    )
+    orphans = sum(not has_job for _, _, has_job in found)
+    return [check("ticks missed or without a job", 0, gaps + orphans, not gaps + orphans)]
+
+
+def honest(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The load was sent as promised."""
+    yield check("load behind its rate, s", None, round(report["lag"], 1), True)
+    limit, unsent = round(report["requests"] * BENT), report["held_back"]
+    if unsent:
+        yield check("requests that the load could not send", limit, unsent, unsent <= limit)
+
+
+def skipped(drill: dict[str, Any], why: str) -> dict[str, Any]:
+    """Return the verdict of a drill that this fleet can't have."""
+    return {
+        **{name: drill[name] for name in ("name", "title", "tier")},
+        **{"victims": [], "result": f"skipped: {why}", "checks": []},
+    }
+
+
+def broken(drill: dict[str, Any], why: str) -> dict[str, Any]:
+    """Return the verdict of a drill that did not come to its end."""
+    return {**skipped(drill, ""), "victims": drill["victims"], "result": f"fail: {why}"}

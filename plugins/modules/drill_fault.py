@@ -1,0 +1,276 @@
+#!/usr/bin/python
+"""Break one thing on this host, or mend it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: drill_fault
+short_description: Break one thing on this host, or mend it
+description:
+  - Before it breaks anything that does not mend by itself, it sets a timer of systemd that will,
+    so that a host is whole again even when nobody is left to mend it.
+options:
+  state: {description: What to do., type: str, choices: [broken, mended], required: true}
+  how:
+    description:
+      - signal goes to processes of a unit or of a PID file; service stops units; cut drops packets
+        of everybody but the operators' SSH; full leaves no room on a file system; empty removes
+        what directories hold while units are stopped.
+    type: str
+    choices: [signal, service, cut, full, empty]
+    required: true
+  signal: {description: Name of the signal., type: str, default: KILL}
+  units:
+    description: Units; those of signal may be patterns.
+    type: list
+    elements: str
+    default: []
+  whom:
+    description: Which processes of a unit get the signal.
+    type: str
+    choices: [main, worker, all]
+    default: main
+  pid_file: {description: File whose first line is the process., type: path}
+  ways:
+    description: Which packets are dropped.
+    type: str
+    choices: [both, in, out]
+    default: both
+  operators:
+    description: Networks whose SSH is spared.
+    type: list
+    elements: str
+    default: []
+  address: {description: The only address of this host that it may still announce., type: str}
+  paths: {description: Directories of full and empty., type: list, elements: path, default: []}
+  most: {description: Room that full may take at most., type: str, default: 100G}
+  within: {description: Seconds after which the host mends itself., type: int, default: 300}
+author: Evenkeel
+"""
+
+EXAMPLES = r"""
+- name: Cut the host off
+  drill_fault:
+    state: broken
+    how: cut
+    operators: [10.0.0.0/24]
+    address: 10.0.0.41
+"""
+
+RETURN = r"""
+at: {description: Clock time right before it broke., returned: always, type: float}
+done: {description: What was done to what., returned: always, type: str}
+"""
+
+import errno
+import ipaddress
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.text.formatters import human_to_bytes
+
+TIMER = "evenkeel-drill-undo"
+TABLE = "evenkeel_drill"
+FILLER = ".evenkeel-drill"
+HEALS = {"KILL", "TERM"}  # systemd starts the process anew
+
+
+class FaultError(Exception):
+    """The fault can't be made here."""
+
+
+def run(*argv, check=True, **options):
+    """Run a command; give what it prints."""
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, **options)
+    if check and done.returncode:
+        raise FaultError(f"{shlex.join(argv)}: {done.stderr.strip()[-300:]}")
+    return done.stdout
+
+
+def children(pid):
+    """Give the processes that a process started."""
+    return [int(child) for child in run("pgrep", "-P", str(pid), check=False).split()]
+
+
+def rules(params):
+    """Give the nftables rules of a cut.
+
+    ARP goes on, so that SSH does, but not for an address that two hosts may hold: keepalived
+    would still announce it.
+    """
+    own, hook = params["address"], "type filter hook {} priority -20; policy accept"
+    four = [n for n in params["operators"] if ipaddress.ip_network(n, strict=False).version == 4]
+    six = [n for n in params["operators"] if ipaddress.ip_network(n, strict=False).version == 6]
+    lines = [f"table inet {TABLE}", f"delete table inet {TABLE}", f"table inet {TABLE} {{"]
+    for way, side, port, loop in (
+        ("in", "saddr", "dport", "iif"), ("out", "daddr", "sport", "oif"),
+    ):  # fmt: skip
+        if params["ways"] in ("both", way):
+            spared = [
+                f"{family} {side} {{ {', '.join(networks)} }} tcp {port} 22 accept"
+                for family, networks in (("ip", four), ("ip6", six))
+                if networks
+            ]
+            lines += [f"chain {way} {{", hook.format(f"{way}put"), f"{loop} lo accept", *spared]
+            lines += ["drop", "}"]
+    lines.append("}")
+    if own and params["ways"] in ("both", "out"):
+        route = run("ip", "-o", "address", "show", "to", own).split()
+        egress = f"type filter hook egress device {route[1]} priority 0; policy accept"
+        # Raw packets, which keepalived sends, pass no other hook.
+        lines += [f"table netdev {TABLE}", f"delete table netdev {TABLE}"]
+        lines += [f"table netdev {TABLE} {{", "chain out {", egress]
+        lines += [f"arp saddr ip != {own} drop", "}", "}"]
+    return "\n".join(lines) + "\n"
+
+
+class Fault:
+    """One way to break a host."""
+
+    def __init__(self, params):
+        self.params, self.units = params, params["units"]
+
+    def undo(self):
+        """Give the shell command that mends it, nothing where it mends by itself."""
+        units = shlex.join(self.units)
+        return {
+            "signal": "" if self.params["signal"] in HEALS else
+                      f"systemctl kill --kill-whom=all --signal=CONT {units}",
+            "service": f"systemctl start {units}",
+            "cut": f"nft delete table netdev {TABLE}; nft delete table inet {TABLE}",
+            "full": "rm -f " + shlex.join(f"{path}/{FILLER}" for path in self.params["paths"]),
+            "empty": f"systemctl start {units}",
+        }[self.params["how"]]  # fmt: skip
+
+    def arm(self):
+        """Set the timer that mends the host when nobody does."""
+        self.disarm()
+        if self.undo():
+            run(
+                "systemd-run", "--quiet", "--collect", f"--unit={TIMER}",
+                f"--on-active={self.params['within']}s", "/bin/sh", "-c", self.undo(),
+            )  # fmt: skip
+
+    @staticmethod
+    def disarm():
+        """Take the timer away."""
+        run("systemctl", "stop", f"{TIMER}.timer", check=False)
+        run("systemctl", "reset-failed", f"{TIMER}.service", check=False)
+
+    def victims(self):
+        """Give the processes that a signal goes to."""
+        if self.params["pid_file"]:
+            return [int(Path(self.params["pid_file"]).read_text().split()[0])]
+        shown = run("systemctl", "show", "--property=MainPID", "--value", *self.units)
+        mains = [int(pid) for pid in shown.split() if int(pid) > 0]
+        found = {"main": mains, "all": [p for m in mains for p in (m, *children(m))]}.get(
+            self.params["whom"], [child for main in mains for child in children(main)][:1]
+        )
+        if not found:
+            raise FaultError(f"no process of {self.units} runs")
+        return found
+
+    def prepare(self):
+        """Give the steps that break it, each as (what, call), once all is known to be possible."""
+        how = self.params["how"]
+        if how == "signal":
+            number = getattr(signal, f"SIG{self.params['signal']}")
+            return [(f"{number.name} to {pid}", lambda pid=pid: os.kill(pid, number))
+                    for pid in self.victims()]  # fmt: skip
+        if how == "cut":
+            text = rules(self.params)
+            return [(f"cut {self.params['ways']}", lambda: run("nft", "-f", "-", input=text))]
+        if how == "full":
+            return [self.filling(Path(path)) for path in self.params["paths"]]
+        stop = [(f"stopped {unit}", lambda unit=unit: run("systemctl", "stop", unit))
+                for unit in self.units]  # fmt: skip
+        if how == "service":
+            return stop
+        start = [(f"started {unit}", lambda unit=unit: run("systemctl", "start", unit))
+                 for unit in self.units]  # fmt: skip
+        return [*stop, *((f"emptied {p}", lambda p=p: empty(p)) for p in self.params["paths"]),
+                *start]  # fmt: skip
+
+    def filling(self, path):
+        """Give the step that takes all room beside a directory."""
+        room = os.statvfs(path)
+        size, most = room.f_bavail * room.f_frsize, human_to_bytes(self.params["most"])
+        if size > most:
+            raise FaultError(f"{path} has {size >> 20} MiB of room, and a drill may take "
+                             f"{self.params['most']}: see drill_fill_most")  # fmt: skip
+        return f"took {size >> 20} MiB of {path}", lambda: fill(path / FILLER, size)
+
+    def mend(self):
+        """Mend it now; mending what is whole changes nothing."""
+        self.disarm()
+        if self.undo():
+            run("/bin/sh", "-c", self.undo(), check=False)
+
+
+def fill(path, size):
+    """Make a file of all the room there is: most at once, the rest until no block is left."""
+    # The file system wants some for its own accounts of so large a file.
+    run("fallocate", "--length", str(max(size * 99 // 100 - (4 << 20), 1)), str(path))
+    with path.open("ab", buffering=0) as file:
+        for block in (1 << 20, 1 << 12):
+            try:
+                while True:
+                    file.write(bytes(block))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+
+
+def empty(path):
+    """Remove what a directory holds."""
+    for entry in Path(path).iterdir():
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+
+def main():
+    """Break or mend as the task asks."""
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["broken", "mended"], "required": True},
+            "how": {"type": "str", "required": True,
+                    "choices": ["signal", "service", "cut", "full", "empty"]},
+            "signal": {"type": "str", "default": "KILL"},
+            "units": {"type": "list", "elements": "str", "default": []},
+            "whom": {"type": "str", "choices": ["main", "worker", "all"], "default": "main"},
+            "pid_file": {"type": "path"},
+            "ways": {"type": "str", "choices": ["both", "in", "out"], "default": "both"},
+            "operators": {"type": "list", "elements": "str", "default": []},
+            "address": {"type": "str"},
+            "paths": {"type": "list", "elements": "path", "default": []},
+            "most": {"type": "str", "default": "100G"},
+            "within": {"type": "int", "default": 300},
+        },
+        supports_check_mode=True,
+    )  # fmt: skip
+    fault = Fault(module.params)
+    if module.check_mode:
+        module.exit_json(changed=True, at=time.time(), done="")
+    if module.params["state"] == "mended":
+        at = time.time()
+        fault.mend()
+        module.exit_json(changed=True, at=at, done=fault.undo())
+    try:
+        steps = fault.prepare()
+        fault.arm()
+        at = time.time()
+        for _, step in steps:
+            step()
+    except (FaultError, OSError, ValueError) as error:
+        fault.mend()
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=True, at=at, done=", ".join(what for what, _ in steps))
+
+
+if __name__ == "__main__":
+    main()
