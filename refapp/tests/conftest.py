@@ -26,8 +26,6 @@ pytest_plugins = ["workers"]
 
 ADMIN_PASSWORD = "admin-password-of-tests"
 JWT_KEY = "0123456789abcdef0123456789abcdef"
-# Every database of the tests has this one, for the tokens that tests make themselves.
-LOGIN = "6f1e6c1e-3b50-4c3e-9f0a-1d2f7d3b9a01"
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +105,6 @@ def make_token(name="someone", seconds=300, **changes):
         "sub": str(uuid.uuid5(uuid.NAMESPACE_DNS, name)),
         "name": name,
         "roles": [],
-        "login": LOGIN,
         "type": "access",
         "fresh": False,
         "jti": uuid.uuid4().hex,
@@ -153,31 +150,23 @@ def database(postgres):
     process = migrate(make_environ(REFAPP_DATABASE_URL=url))
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
-    run_sql(
-        url,
-        "WITH someone AS (INSERT INTO users (id, username, password_hash)"
-        " VALUES (gen_random_uuid(), 'someone', '') RETURNING id)"
-        " INSERT INTO logins (id, user_id, issued_at, expires_at, created_at)"
-        " SELECT %s, id, now(), now() + interval '1 day', now() FROM someone",
-        LOGIN,
-    )
     return url
-
-
-def run_sql(url, text, *values):
-    """Return the rows that a statement has."""
-    parsed = sa.make_url(url)
-    host, port = parsed.query["host"].split(":")
-    where = {"host": host, "port": port, "user": "refapp", "dbname": parsed.database}
-    with psycopg.connect(**where, autocommit=True) as connection:
-        cursor = connection.execute(text, values)
-        return cursor.fetchall() if cursor.description else None
 
 
 @pytest.fixture
 def sql(database):
-    """Run SQL beside the application, over a connection each: some tests stop the server."""
-    return lambda text, *values: run_sql(database, text, *values)
+    """Run SQL beside the application; returns the rows."""
+    parsed = sa.make_url(database)
+    host, port = parsed.query["host"].split(":")
+    where = {"host": host, "port": port, "user": "refapp", "dbname": parsed.database}
+
+    def run(text, *values):
+        # A connection each: some tests stop the server between two of them.
+        with psycopg.connect(**where, autocommit=True) as connection:
+            cursor = connection.execute(text, values)
+            return cursor.fetchall() if cursor.description else None
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -20,11 +20,13 @@ from refapp.factory import create_app
 main(create_app(), [Schedule("second", "* * * * * *", "pulse", ttl=3600)])
 """
 TAKEOVER = 15  # seconds within which another must lead
+NOTHING = "TRUNCATE jobs, procrastinate_jobs, cron_ticks, cron_schedules CASCADE"
 
 
 @pytest.fixture
 def cron(environ, logs, sql):
-    """Start processes that may lead; afterwards nothing of them is left."""
+    """Start processes that may lead, where there is no job; nothing of them is left."""
+    sql(NOTHING)
     started = []
 
     def start(name, *command):
@@ -34,7 +36,7 @@ def cron(environ, logs, sql):
     yield start
     for process in started:
         process.end()
-    sql("TRUNCATE jobs, procrastinate_jobs, cron_ticks, cron_schedules CASCADE")
+    sql(NOTHING)
     sql("UPDATE cron_lease SET until = now() - interval '1 second'")
 
 

@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import ADMIN_PASSWORD, build, forget_settings, make_token
+from conftest import ADMIN_PASSWORD, forget_settings, make_token
 from refapp.extensions import redis
 from web import WORKERS
 from workers import eventually
@@ -109,9 +109,8 @@ def test_who_read_before_a_change_does_not_undo_it(app, client, bearer, monkeypa
     assert settings["banner"] == "newer"
 
 
-def test_without_redis_a_change_is_refused_and_settings_are_as_declared(monkeypatch, environ):
-    app = build(monkeypatch, environ | {"REFAPP_REDIS_SENTINELS": "127.0.0.1:1"})
-    client = app.test_client()
+def test_without_redis_a_change_is_refused_and_settings_are_as_declared(lonely):
+    client = lonely.test_client()
     headers = {"Authorization": f"Bearer {make_token('admin', roles=['admin'])}"}
     answer = put(client, "banner", "x", headers)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")

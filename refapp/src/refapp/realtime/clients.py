@@ -202,7 +202,7 @@ class Clients:
 
     def review(self):
         """Send clients away who have logged out, or whose login was ended, since they came."""
-        clients = self.all()
+        clients = [client for client in self.all() if "login" in client.claims]
         if not clients:
             return
         try:
