@@ -28,7 +28,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 up: tools ## a whole fleet in containers on this machine, the app serving
-	@python -m lab fleet
+	@python -m lab fleet -i $(INVENTORY)
 
 down: ## remove the lab: containers, network, its state
 	@! [ -x .venv/bin/python ] || python -m lab down
@@ -50,6 +50,8 @@ unit: test-tools ## tests without hosts: templates, filters, specs, refapp
 molecule: test-tools ## molecule test for every role, or for ROLE=name; FULL=1 for all forms
 	@tests/molecule.sh $(JOBS) $(or $(ROLE),$(SCENARIOS))
 
+# The lab that is up, or else the small one; what needs three hosts a tier is in the long forms.
+fleet: INVENTORY := $(or $(shell sed -n 's/^LAB_INVENTORY=//p' .lab/env 2>/dev/null),inventories/lab$(if $(FULL),,-small))
 fleet: up test-tools ## fleet tests on the lab; FULL=1 for the long forms
 	pytest $(if $(FULL),,-m "not full") tests/fleet
 

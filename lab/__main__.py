@@ -24,7 +24,7 @@ def main() -> int:
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("-i", "--inventory", type=Path, default=Path("inventories/lab"))
-        command.add_argument("--name", help="tells labs apart; default: the inventory's name")
+        command.add_argument("--name", default="lab", help="tells labs apart; default: lab")
     host = commands.add_parser("host", help="do to hosts what nobody can refuse, as drills need it")
     host.add_argument("what", choices=Lab.DEEDS)
     host.add_argument("hosts", nargs="+")
@@ -37,7 +37,7 @@ def main() -> int:
 
 def make(args: argparse.Namespace) -> None:
     """Run a command that makes or removes something."""
-    lab = Lab(args.name or args.inventory.resolve().name)
+    lab = Lab(args.name)
     if args.command == "up":
         lab.up(Inventory.read(args.inventory))
     elif args.command == "down":

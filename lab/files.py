@@ -89,12 +89,13 @@ def fill_secrets(target: Path) -> bool:
     return True
 
 
-def write_env(inventory: Inventory) -> None:
-    """Write .lab/env, the shell file that tests and people source."""
+def write_env(inventory: Inventory, path: Path) -> None:
+    """Write .lab/env, the shell file that tests and people source; `path` is the inventory's."""
     write(
         STATE / "env",
         f"LAB_URL=https://{inventory.virtual_ip}\n"
         f"LAB_CA={STATE / 'ca/ca.pem'}\n"
         f"LAB_VIP={inventory.virtual_ip}\n"
-        f"LAB_SSH_CONFIG={SSH_CONFIG}\n",
+        f"LAB_SSH_CONFIG={SSH_CONFIG}\n"
+        f"LAB_INVENTORY={path}\n",
     )

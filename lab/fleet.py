@@ -33,9 +33,13 @@ def bring_up(lab: Lab, path: Path) -> None:
 
     files.fill_secrets(path / "group_vars/all/secrets.yml")
     inventory = Inventory.read(path)
+    gone = lab.existing().keys() - {lab.container(host) for host in inventory.hosts}
+    if gone:  # a tier that lost members like that may have no quorum
+        print(f"==> The lab that is up has {', '.join(sorted(gone))} too: make it anew", flush=True)
+        lab.down()
     with step("Make the hosts", "10 s, and 30 s more when the image must be built"):
         lab.up(inventory)
-        files.write_env(inventory)
+        files.write_env(inventory, path)
     with step("Converge them with playbooks/site.yml", "3 to 8 minutes the first time"):
         run = subprocess.run(
             ["ansible-playbook", "playbooks/site.yml", "-i", str(path)],

@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 
-from tests.fleet.support import LAB, LOGS, STATE, Fleet
+from tests.fleet.support import ENV, LAB, LOGS, STATE, Fleet
 
 
 @pytest.fixture(scope="session")
 def fleet():
-    if not (STATE / "env").exists():
+    if not ENV:
         pytest.exit("there is no lab: run `make up` first", returncode=1)
     shutil.rmtree(LOGS, ignore_errors=True)
     fleet = Fleet.lab()

@@ -21,7 +21,11 @@ from plugins.load import Running, running
 ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".lab"
 LOGS = STATE / "logs"
-LAB = ROOT / "inventories/lab"
+ENV = dict(
+    line.split("=", 1)
+    for line in ((STATE / "env").read_text() if (STATE / "env").exists() else "").splitlines()
+)
+LAB = ROOT / ENV.get("LAB_INVENTORY", "inventories/lab")
 PSQL = "cd /; runuser -u postgres -- psql -X -qAt -F '|' -d refapp -v ON_ERROR_STOP=1 -f -"
 numbers = itertools.count(1)
 
@@ -157,12 +161,7 @@ class Fleet:
     @classmethod
     def lab(cls) -> Fleet:
         """Return the fleet that `make up` left running."""
-        env = dict(
-            line.split("=", 1)
-            for line in (STATE / "env").read_text().splitlines()
-            if "=" in line and not line.startswith("#")
-        )
-        return cls.read(LAB, env["LAB_URL"], env["LAB_CA"])
+        return cls.read(LAB, ENV["LAB_URL"], ENV["LAB_CA"])
 
     @property
     def hosts(self) -> list[str]:
