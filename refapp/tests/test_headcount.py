@@ -107,6 +107,18 @@ def test_without_redis_a_process_asks_at_its_own_pace(app, client, redis_server,
     assert queries() == 1
 
 
+def test_a_moment_without_redis_costs_no_query(client, redis_server, queries):
+    first = client.get("/users/count").json
+    headcount.figure.__init__()
+    assert client.get("/users/count").json["as_of"] == first["as_of"]  # by Redis, not by us
+    redis_server.kill()
+    try:
+        assert client.get("/users/count").json["as_of"] == first["as_of"]
+    finally:
+        redis_server.start()
+    assert queries() == 1
+
+
 def test_without_a_database_the_last_figure_stands(app, client, postgres):
     first = client.get("/users/count").json
     app.extensions["redis"].run(lambda c: c.delete(headcount.LOCK))

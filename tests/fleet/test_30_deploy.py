@@ -1,10 +1,15 @@
-"""Changes of the app under load: not one request fails, and what goes wrong is taken back."""
+"""Changes of the app under load: nothing fails or is lost, and what goes wrong is taken back.
 
-import shutil
+One deploy and one rollback serve several tests, because they take minutes.
+"""
+
+from types import SimpleNamespace
 
 import pytest
 
-from tests.fleet.support import ROOT, eventually, play
+from tests.fleet import talk
+from tests.fleet.support import Fleet, eventually, play
+from tests.fleet.work import Imports, Jobs, kill, now, prove_ticks
 
 BROKEN = '''
 
@@ -18,21 +23,6 @@ def refuse(environ, start_response):
 
 answer, app.wsgi_app = app.wsgi_app, refuse
 '''
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """Return a function that makes a copy of refapp with a line more."""
-
-    def copy(text):
-        target = tmp_path_factory.mktemp("release") / "refapp"
-        ignored = shutil.ignore_patterns("__pycache__", "tests", ".*")
-        shutil.copytree(ROOT / "refapp", target, ignore=ignored)
-        with (target / "src/refapp/wsgi.py").open("a") as module:
-            module.write(text)
-        return str(target)
-
-    return copy
 
 
 @pytest.fixture(scope="module")
@@ -53,28 +43,87 @@ def one_release(fleet):
     return current.pop()
 
 
-def test_a_deploy_fails_no_request(fleet, first, source):
-    with fleet.load() as load:
-        play("deploy.yml", "-e", f"release={source('# another release')}", "-e", "prove=true")
-    new = one_release(fleet)
-    assert new != first
+@pytest.fixture(scope="module", params=[
+    pytest.param((60, 1000), id="60 clients and 1000 jobs"),
+    pytest.param((200, 10_000), id="200 clients and 10000 jobs", marks=pytest.mark.full),
+])  # fmt: skip
+def changed(fleet, first, source, script, request):
+    """What was seen during a deploy and the rollback after it, with all at work that there is."""
+    people, least = request.param
+    jobs = Jobs(fleet, fleet.authorized())
+    imports, seen = Imports(jobs), SimpleNamespace(people=people, least=least, began=now(fleet))
+    with talk.talking(fleet, script, people, every_ms=10 * people) as seen.heard:
+        with imports.asked_for(least):
+            for host in fleet.groups["app"]:
+                kill(fleet, host, "worker")
+            seen.long = [
+                jobs.submit("drill", args={"seconds": 25}, priority=100)
+                for _ in fleet.groups["app"]
+            ]
+            # Not killed meanwhile: a deploy rightly fails when the new release does not stay up.
+            begin = now(fleet)
+            with fleet.load(prove=False) as seen.deploy:
+                release = source("# another release")
+                play("deploy.yml", "-e", f"release={release}", "-e", "prove=true")
+            seen.during = begin, now(fleet)
+            seen.new = one_release(fleet)
+            for host in fleet.groups["app"]:
+                kill(fleet, host, "worker")
+        seen.again = play("deploy.yml", "-e", f"release={source('# another release')}")
+        eventually(imports.all_done_once, 60 + least / 20)
+        with fleet.load(prove=False) as seen.rollback:
+            play("rollback.yml")
+        seen.old = one_release(fleet)
+    seen.jobs, seen.imports = jobs, imports
+    return seen
+
+
+def test_a_deploy_fails_no_request(fleet, first, changed):
+    load = changed.deploy
+    Fleet.prove(load)
+    assert changed.new != first
     # Both served, one after the other: the load was there during the switch.
-    assert set(load.report["releases"]) == {first, new}
+    assert set(load.report["releases"]) == {first, changed.new}
     assert load.report["hosts"].keys() == set(fleet.groups["app"])
     assert load.report["longest_gap"] < 3, load.summary
 
 
-def test_the_same_bytes_have_the_same_id(fleet, source):
-    before = one_release(fleet)
-    play("deploy.yml", "-e", f"release={source('# another release')}")
-    assert one_release(fleet) == before
+def test_a_rollback_fails_no_request(first, changed):
+    Fleet.prove(changed.rollback)
+    assert changed.old == first
+    assert set(changed.rollback.report["releases"]) == {first, changed.new}
 
 
-def test_a_rollback_fails_no_request(fleet, first):
-    with fleet.load() as load:
-        play("rollback.yml")
-    assert one_release(fleet) == first
-    assert len(load.report["releases"]) == 2
+def test_no_message_is_lost_or_doubled(changed):
+    people, heard = changed.people, changed.heard
+    talk.prove(heard, people)
+    assert heard["moved"] == people, "a client stayed on a release that is gone"
+    assert heard["farewells"] >= 2 * people
+
+
+def test_each_job_is_done_once_after_kills_and_a_deploy(fleet, changed):
+    imports = changed.imports
+    assert len(imports.ids) >= changed.least
+    # What was taken over would have had its second effect during the rollback.
+    assert imports.all_done_once()
+    for job in changed.long:
+        done = changed.jobs.until("done", job)
+        assert done["failures"] == 0, "stopping a worker cost an attempt"
+    done, hosts, pause = imports.done_between(*changed.during)
+    print(
+        f"{len(imports.ids)} jobs, {done} of them done during the deploy, longest pause {pause} s"
+    )
+    assert done >= 200, "the queue was idle during the deploy"
+    assert hosts == len(fleet.groups["app"])
+    assert pause < 10
+
+
+def test_each_tick_comes_once_through_a_deploy(fleet, changed):
+    prove_ticks(fleet, changed.began, 5)
+
+
+def test_the_same_bytes_have_the_same_id(changed):
+    assert f"Release {changed.new} is live on every host already" in changed.again.output
 
 
 @pytest.mark.full
@@ -123,7 +172,7 @@ def test_a_source_that_is_not_there_changes_nothing(fleet, first):
     assert one_release(fleet) == first
 
 
-def test_a_rolling_restart_fails_no_request(fleet, first):
+def test_a_rolling_restart_fails_no_request_and_loses_no_message(fleet, first, script):
     def processes():
         return {
             host: fleet.ssh(host, f"systemctl show -p MainPID --value 'refapp-web@{first}'")
@@ -131,9 +180,10 @@ def test_a_rolling_restart_fails_no_request(fleet, first):
         }
 
     before = processes()
-    with fleet.load() as load:
+    with talk.talking(fleet, script, 60) as heard, fleet.load() as load:
         play("restart.yml")
     after = processes()
+    talk.prove(heard, 60)
     assert all(after[host] != before[host] for host in before), "not restarted"
     assert one_release(fleet) == first
     assert load.report["hosts"].keys() == set(fleet.groups["app"])

@@ -57,10 +57,11 @@ class Figure:
         deadline = time.monotonic() + FIRST
         while time.monotonic() < deadline:
             mine, text = redis.run(ask)
+            if mine or text:  # also for the moment when Redis does not answer
+                self._next = time.monotonic() + PERIOD
             if text:
                 self._known = json.loads(text)
             if mine:
-                self._next = time.monotonic() + PERIOD
                 self._renew()
                 redis.run(lambda client: client.set(FIGURE, json.dumps(self._known), ex=KEPT))
             if mine or text:
