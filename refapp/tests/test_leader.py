@@ -3,10 +3,11 @@
 import contextlib
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
-from refapp.db import Leader, make_engine
+from refapp.db import Database, Leader, Unavailable, make_engine
 
 TWO = {"host": "a,b", "port": "1,2", "dbname": "x"}
 
@@ -33,6 +34,17 @@ def test_a_frozen_host_costs_a_wait_once(database, frozen):
     engine.dispose()
     assert took[0] > 1.5, "the first host was not asked"
     assert max(took[1:]) < 1, took
+
+
+def test_no_attempt_begins_that_would_outlast_the_balancer(frozen):
+    database = Database()
+    url = f"postgresql+psycopg://x@{frozen[0]}:{frozen[1]}/x"
+    settings = {"DATABASE_URL": url, "DATABASE_POOL": 1, "RELEASE": "x"}
+    database.init_app(SimpleNamespace(config=settings, extensions={}))
+    began = time.monotonic()
+    with pytest.raises(Unavailable):
+        database.run(lambda session: session.scalar(sa.text("SELECT 1")))
+    assert time.monotonic() - began < 3.5, "the balancer gives up after 4 s"
 
 
 def test_the_order_of_hosts_and_their_ports():

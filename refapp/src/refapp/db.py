@@ -109,7 +109,8 @@ class Patience:
 
     def __init__(self, places):
         self._places, self._has_place = places, False
-        self._began, self._pause = time.monotonic(), 0.05
+        self._began = self._attempt = time.monotonic()
+        self._pause = 0.05
         self._waited = g.get("database_waited", 0.0) if has_app_context() else 0.0
 
     def __enter__(self):
@@ -131,10 +132,13 @@ class Patience:
     def wait(self, error):
         """Sleep before another attempt, or raise Unavailable when there is no time for it."""
         self.take_place()
-        if self._waited + time.monotonic() - self._began + self._pause > WAIT:
+        now = time.monotonic()
+        # The next attempt takes as long as the last: two seconds for a host that does not answer.
+        if self._waited + now - self._began + self._pause + now - self._attempt > WAIT:
             raise Unavailable from error
         time.sleep(self._pause)
         self._pause = min(self._pause * 2, 0.4)
+        self._attempt = time.monotonic()
 
 
 # A statement that hit its limit is not repeated: the load that slowed it would double.
