@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 QUIET = 5.0  # seconds without a disruption after which the service counts as back
-SLOW = 2.0  # an answer that took longer was kept waiting by the fault, unless all do
+SLOW = 2.0  # an answer that took longer was kept waiting by the fault, unless many do
+SLOWEST = 3.0  # and one that took longer than this always was
 CROWD = 3  # slow answers within a second; a single one is chance
 WRITES = {"write", "job", "object"}
 
@@ -54,8 +55,9 @@ def read(path: Path) -> tuple[float, list[Sample]]:
 
 def disrupted(samples: list[Sample], fault: float) -> list[Sample]:
     """Return the samples that failed or were kept waiting, since the fault."""
-    usual = max((s.seconds for s in samples if s.end < fault and s.good), default=0.0)
-    slow = max(SLOW, 2 * usual)
+    # Not the slowest: a single answer before the fault would hide the outage behind it.
+    usual = percentile((s.seconds for s in samples if s.end < fault and s.good), 0.95)
+    slow = min(SLOWEST, max(SLOW, 2 * usual))
     crowd = Counter(int(s.begin) for s in samples if s.seconds > slow)
     return [
         s

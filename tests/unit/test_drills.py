@@ -192,6 +192,16 @@ def test_a_single_slow_answer_is_chance():
     assert recovery(samples, Times(FAULT_AT)) == 0
 
 
+def test_one_slow_answer_before_the_fault_hides_nothing():
+    samples = load(failing=lambda s, _: 8.0 if s == 1 else 18 - s if 10 <= s < 17.9 else None)
+    assert recovery(samples, Times(FAULT_AT)) == pytest.approx(8, abs=0.1)
+
+
+def test_answers_that_are_always_slow_are_no_excuse_without_end():
+    samples = load(failing=lambda s, _: 1.8 if s < 10 else 3.2 if s < 12 else None)
+    assert recovery(samples, Times(FAULT_AT)) == pytest.approx(5.2, abs=0.1)
+
+
 def test_what_the_undo_disrupts_counts_from_there():
     samples = load(failing=lambda s, _: -0.1 if 40 <= s < 43 else None)
     assert recovery(samples, Times(FAULT_AT, 40)) == pytest.approx(3, abs=0.1)
