@@ -14,7 +14,6 @@ GROUPS = {
     "all": ("app", "total", "sales", "login", "write", "job", "object", "file"),
     "cached": ("app", "total"),
     "reads": ("app", "total", "sales", "login", "file"),
-    "database": ("sales", "login", "write", "job"),
     "writes": ("write", "job", "object"),
 }
 

@@ -51,7 +51,7 @@ def judged(samples, drill=None, **changes):
         "name": "db-host-stop", "title": "PostgreSQL's leader: its host stopped", "tier": "db",
         "victims": ["db1"], "fault_at": 1000 + FAULT_AT, "undone_at": 1050.0, "recovered": True,
         "rate": 50, "mix": {"app": 1, "total": 1, "sales": 1, "write": 3}, "holders": [["db2"]],
-        "budget": {"recovery": 30, "failed": {"cached": 0, "database": 30}},
+        "budget": {"recovery": 30, "failed": {"cached": 0, "writes": 30}},
     } | (drill or {})  # fmt: skip
     report = {
         "acknowledged": [{"item": "a"}, {"item": "b"}], "missing": [], "held_back": 0, "lag": 0.01,
@@ -231,8 +231,8 @@ def test_the_timeline_has_ten_slices_a_second():
 def test_within_budget_is_a_pass():
     found = judged(load(failing=lambda s, kind: -0.1 if 10 <= s < 20 and kind == "write" else None))
     assert found["result"] == "pass", render.one(found)
-    assert row(found, "failed: database")["budget"] == 1000  # 30 s of 2/3 of 50 a second
-    assert row(found, "failed: database")["measured"] == 250
+    assert row(found, "failed: writes")["budget"] == 750  # 30 s of half of 50 a second
+    assert row(found, "failed: writes")["measured"] == 250
 
 
 @pytest.mark.parametrize(
