@@ -51,13 +51,14 @@ def judged(samples, drill=None, **changes):
         "name": "db-host-stop", "title": "PostgreSQL's leader: its host stopped", "tier": "db",
         "victims": ["db1"], "fault_at": 1000 + FAULT_AT, "undone_at": 1050.0, "recovered": True,
         "rate": 50, "mix": {"app": 1, "total": 1, "sales": 1, "write": 3}, "holders": [["db2"]],
+        "cron": False,
         "budget": {"recovery": 30, "failed": {"cached": 0, "writes": 30}},
     } | (drill or {})  # fmt: skip
     report = {
         "acknowledged": [{"item": "a"}, {"item": "b"}], "missing": [], "held_back": 0, "lag": 0.01,
         "seconds": 60, "requests": len(samples),
     } | changes.pop("report", {})  # fmt: skip
-    database = {"sales": {"a": 1, "b": 1}, "jobs": [], "ticks": []} | changes
+    database = {"sales": {"a": 1, "b": 1}, "jobs": [], "ticks": [], "without_tick": 0} | changes
     return verdict.judge(found, samples, report, database, 1000.0)
 
 
@@ -248,6 +249,9 @@ def test_within_budget_is_a_pass():
         ("answered again", {"drill": {"recovered": False}}),
         ("ticks", {"ticks": [[1000, 1001, True], [1020, 1021, True]]}),
         ("ticks", {"ticks": [[1000, 1001, True], [1010, 1011, False]]}),
+        ("doubled ticks", {"without_tick": 1}),
+        ("last tick", {"drill": {"cron": True}}),
+        ("last tick", {"drill": {"cron": True}, "ticks": [[1000, 1001, True]]}),
         ("slowest", {"drill": {"budget": {"recovery": 5, "slowest": 0.01}}}),
         ("recovery", {"drill": {"measure": "jobs"}, "jobs": [[1000, 1050, "done"]]}),
         ("recovery", {"drill": {"measure": "ticks"}, "ticks": [[1000, 1050, True]]}),
@@ -260,6 +264,27 @@ def test_each_promise_that_is_broken_fails_the_drill(check, changes):
     assert [line["check"] for line in found["checks"] if not line["passed"]] == [
         row(found, check)["check"]
     ]
+
+
+def test_only_a_fleet_that_was_away_may_leave_out_ticks():
+    def passed(tier, *times):
+        found = judged(load(), {"tier": tier, "budget": {"recovery": 120}},
+                       ticks=[[time, time, True] for time in times])  # fmt: skip
+        return row(found, "ticks")["passed"]
+
+    assert passed("all", 1000, 1010, 1090, 1100)
+    assert not passed("db", 1000, 1010, 1090, 1100)
+    assert not passed("all", 1000, 1130)
+    assert not passed("all", 1000, 1050, 1060, 1110), "one, and not two"
+
+
+def test_cron_must_be_alive_in_the_end():
+    ticks = [[float(time), time + 0.5, True] for time in range(1000, 1060, 10)]
+    found = judged(load(), {"cron": True, "budget": {"recovery": None}}, ticks=ticks)
+    assert row(found, "last tick") == {
+        "check": "last tick before the load's end, s", "budget": 25, "measured": 10.0,
+        "passed": True,
+    }  # fmt: skip
 
 
 def test_failures_over_budget_fail():
@@ -306,6 +331,7 @@ def test_the_command_judges_and_lists(tmp_path):
     drill = DRILLS[0] | {
         "victims": ["app1"], "holders": [], "fault_at": 1010.0, "undone_at": None,
         "recovered": True, "rate": 50, "mix": CATALOGUE["drill_mix"], "skipped": "", "broken": "",
+        "cron": False,
     }  # fmt: skip
     (folder / "drill.json").write_text(json.dumps(drill))
     report = {
@@ -313,7 +339,7 @@ def test_the_command_judges_and_lists(tmp_path):
         "seconds": 1, "requests": 1,
     }  # fmt: skip
     (folder / "report.json").write_text(json.dumps(report))
-    database = {"sales": {"a": 1}, "jobs": [], "ticks": []}
+    database = {"sales": {"a": 1}, "jobs": [], "ticks": [], "without_tick": 0}
     (folder / "database.json").write_text(json.dumps(database))
 
     def command(*arguments):
