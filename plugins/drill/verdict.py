@@ -20,7 +20,7 @@ GROUPS = {
 
 
 def check(name: str, budget: Any, measured: Any, passed: bool) -> dict[str, Any]:
-    """Return a row of the drill's table."""
+    """Return a row of the drill's table; None was measured when what is waited for never came."""
     return {"check": name, "budget": budget, "measured": measured, "passed": passed}
 
 
@@ -64,15 +64,18 @@ def speed(
     measure = drill.get("measure", "requests")
     if measure == "jobs":
         done = [(made, end) for made, end, _ in database["jobs"] if end and end >= fault]
-        seconds = max((end - max(made, fault) for made, end in done), default=float("inf"))
+        seconds = max((end - max(made, fault) for made, end in done), default=None)
     elif measure == "ticks":
         late = [(tick, made) for tick, made, _ in database["ticks"] if made >= fault]
-        seconds = max((made - max(tick, fault) for tick, made in late), default=float("inf"))
+        seconds = max((made - max(tick, fault) for tick, made in late), default=None)
     else:
         seconds = recovery(samples, times, from_undo=drill.get("from") == "undo")
     limit = budget.get("recovery")
     name = "recovery, s" + (" (after it is undone)" if drill.get("from") == "undo" else "")
-    yield check(name, limit, round(seconds, 1), limit is None or seconds <= limit)
+    if seconds is None:
+        yield check(name, limit, None, False)
+    else:
+        yield check(name, limit, round(seconds, 1), limit is None or seconds <= limit)
     slowest = max((s.seconds for s in samples if s.end >= times.fault), default=0.0)
     limit = budget.get("slowest")
     yield check("slowest answer, s", limit, round(slowest, 1), limit is None or slowest <= limit)

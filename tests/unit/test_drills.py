@@ -293,6 +293,18 @@ def test_failures_over_budget_fail():
     assert not row(found, "failed: cached")["passed"]
 
 
+@pytest.mark.parametrize("measure", ["jobs", "ticks"])
+def test_what_never_came_is_said_and_shown(measure):
+    samples = load()
+    found = judged(samples, {"measure": measure, "budget": {"recovery": None}})
+    assert found["result"] == "fail"
+    assert row(found, "recovery")["measured"] is None
+    assert "Infinity" not in json.dumps(found)
+    assert re.search(r"recovery, s +- +never +FAIL", render.one(found))
+    assert "| never |" in render.markdown([found], "2026-11-21", "2 cores")
+    assert "recovery never" in plot.plot(found, samples, Times(FAULT_AT))
+
+
 def test_tables_say_budget_measured_and_result():
     good, bad = judged(load()), judged(load(), sales={"a": 1})
     bad["name"] = "other"
