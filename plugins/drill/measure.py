@@ -72,18 +72,26 @@ def near(crowd: Counter[int], second: int) -> int:
     return sum(crowd[second + by] for by in (-1, 0, 1))
 
 
-def recovery(samples: list[Sample], times: Times, from_undo: bool = False) -> float:
+def first(samples: list[Sample], times: Times) -> float:
+    """Return when the first request was sent that was disrupted; without one, the fault."""
+    return min((s.begin for s in disrupted(samples, times.fault)), default=times.fault)
+
+
+def recovery(
+    samples: list[Sample], times: Times, from_undo: bool = False, from_first: bool = False
+) -> float:
     """Return the seconds until no request was disrupted any more.
 
     They count from the fault. What is disrupted once the fault is undone counts from there, and
-    with `from_undo` nothing before matters.
+    with `from_undo` nothing before matters. With `from_first` they count from the first request
+    that was disrupted: a verb has work to do before it breaks anything.
     """
-    worst = 0.0
+    worst, begin = 0.0, first(samples, times) if from_first else times.fault
     for sample in disrupted(samples, times.fault):
         if times.undone is not None and sample.begin >= times.undone:
             worst = max(worst, after(samples, sample) - times.undone)
         elif not from_undo:
-            worst = max(worst, after(samples, sample) - times.fault)
+            worst = max(worst, after(samples, sample) - begin)
     return worst
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from .measure import Bin, Sample, Times, percentile, timeline
+from .measure import Bin, Sample, Times, first, percentile, timeline
 
 WIDTH, LEFT, RIGHT, TOP = 900, 70, 24, 72
 PANEL, SPACE = 120, 34
@@ -102,6 +102,8 @@ def plot(verdict: dict[str, Any], samples: list[Sample], times: Times) -> str:
     recovery = next(row for row in verdict["checks"] if row["check"].startswith("recovery"))
     undone = None if times.undone is None else times.undone - times.fault
     start = undone or 0.0 if "undone" in recovery["check"] else 0.0
+    if "disrupted" in recovery["check"]:
+        start = first(samples, times) - times.fault
     took = recovery["measured"]
     width = canvas.x(start + took) - canvas.x(start) if took is not None else 0
     if 0 < width < WIDTH:

@@ -61,6 +61,7 @@ def speed(
 ) -> Iterator[dict[str, Any]]:
     """Recovery, and the slowest answer where it is promised."""
     budget, fault = drill["budget"], drill["fault_at"]
+    undo, verb = drill.get("from") == "undo", drill["fault"]["how"] == "verb"
     measure = drill.get("measure", "requests")
     if measure == "jobs":
         done = [(made, end) for made, end, _ in database["jobs"] if end and end >= fault]
@@ -69,9 +70,10 @@ def speed(
         late = [(tick, made) for tick, made, _ in database["ticks"] if made >= fault]
         seconds = max((made - max(tick, fault) for tick, made in late), default=None)
     else:
-        seconds = recovery(samples, times, from_undo=drill.get("from") == "undo")
+        seconds = recovery(samples, times, from_undo=undo, from_first=verb)
     limit = budget.get("recovery")
-    name = "recovery, s" + (" (after it is undone)" if drill.get("from") == "undo" else "")
+    counted = " (after it is undone)" * undo or " (from the first disrupted)" * verb
+    name = f"recovery, s{counted}"
     if seconds is None:
         yield check(name, limit, None, False)
     else:

@@ -51,7 +51,7 @@ def judged(samples, drill=None, **changes):
         "name": "db-host-stop", "title": "PostgreSQL's leader: its host stopped", "tier": "db",
         "victims": ["db1"], "fault_at": 1000 + FAULT_AT, "undone_at": 1050.0, "recovered": True,
         "rate": 50, "mix": {"app": 1, "total": 1, "sales": 1, "write": 3}, "holders": [["db2"]],
-        "cron": False,
+        "cron": False, "fault": {"how": "host", "command": "stop"},
         "budget": {"recovery": 30, "failed": {"cached": 0, "writes": 30}},
     } | (drill or {})  # fmt: skip
     report = {
@@ -212,6 +212,17 @@ def test_a_fault_that_lasts_may_be_measured_from_its_undo():
     samples = load(failing=lambda s, _: -0.1 if 10 <= s < 42 else None)
     assert recovery(samples, Times(FAULT_AT, 40)) == pytest.approx(32, abs=0.1)
     assert recovery(samples, Times(FAULT_AT, 40), from_undo=True) == pytest.approx(2, abs=0.1)
+
+
+def test_a_verb_is_measured_from_the_first_that_it_disrupts():
+    samples = load(failing=lambda s, _: -0.1 if 22 <= s < 25 else None)
+    found = judged(samples, {"fault": {"how": "verb"}, "budget": {"recovery": 5}})
+    line = row(found, "recovery")
+    assert line["check"] == "recovery, s (from the first disrupted)"
+    assert line["measured"] == pytest.approx(3, abs=0.1)
+    assert line["passed"]
+    assert row(judged(samples), "recovery")["measured"] == pytest.approx(15, abs=0.1)
+    assert recovery(load(), Times(FAULT_AT), from_first=True) == 0
 
 
 def test_recovered_needs_reads_and_writes_for_a_while():
