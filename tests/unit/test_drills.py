@@ -125,6 +125,12 @@ def test_what_a_fleet_is_too_small_for_is_skipped(drill, why):
     assert filters.drill_skip(drill, GROUPS, {"web": {}}, COMMANDS) == why
 
 
+def test_without_an_address_nobody_can_hold_it():
+    drill = {"tier": "lb", "victim": "address_holder", "fault": {"how": "full"}}
+    assert filters.drill_skip(drill, GROUPS, {"web": {}}, COMMANDS) == "needs fleet_virtual_ip"
+    assert filters.drill_skip(drill, GROUPS, {"web": {}}, COMMANDS, "10.0.0.100") == ""
+
+
 def test_a_host_without_a_way_back_is_not_broken():
     drill = {"tier": "app", "fault": {"how": "host", "command": "freeze"}}
     commands = {"freeze": ["true"], "thaw": []}
