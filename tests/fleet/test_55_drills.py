@@ -56,10 +56,10 @@ def test_a_fault_that_nobody_knows_is_refused_with_the_names(fleet):
 
 
 def test_a_check_breaks_nothing(fleet):
-    before = fleet.ssh(fleet.groups["app"][0], "pgrep -f gunicorn | sort")
+    before = fleet.ssh(fleet.groups["app"][0], "pgrep -f '[g]unicorn' | sort")
     done = play("drill.yml", "-e", "fault=web-worker-kill", "--check")
     assert f"a web worker: kill -9: {fleet.groups['app'][0]}" in done.output
-    assert fleet.ssh(fleet.groups["app"][0], "pgrep -f gunicorn | sort") == before
+    assert fleet.ssh(fleet.groups["app"][0], "pgrep -f '[g]unicorn' | sort") == before
 
 
 def test_quick_drills_stay_within_their_budgets(fleet):
