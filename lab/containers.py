@@ -112,7 +112,12 @@ class Lab:
         """Do one of DEEDS to hosts, all at once; on one that is so already nothing happens."""
         names = [self._named(host) for host in hosts]
         if what in ("start", "thaw"):
+            # It fails for those that are not paused; what counts is that none is any more.
             podman("unpause", *names, check=False)
+            shown = podman("inspect", "--format", "{{.Name}} {{.State.Status}}", *names).stdout
+            frozen = [line.split()[0] for line in shown.splitlines() if line.endswith(" paused")]
+            if frozen:
+                raise LabError(f"still frozen: {', '.join(frozen)}")
         if what != "thaw":
             podman(*self.DEEDS[what], *names, timeout=300)
 
