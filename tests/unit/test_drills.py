@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -169,6 +171,31 @@ def test_a_disk_with_much_room_is_not_filled(tmp_path):
     with pytest.raises(faults.FaultError, match="a drill may take 1K"):
         faults.Fault(params).prepare()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("state", ["active", "failed"])
+def test_the_timer_stays_until_all_is_whole(monkeypatch, state):
+    said = []
+    monkeypatch.setattr(faults, "run", lambda *argv, **_: said.append(argv) or state)
+    fault = faults.Fault({"how": "service", "units": ["nginx"], "paths": [], "signal": "KILL"})
+    if state == "active":
+        fault.mend()
+    else:
+        with pytest.raises(faults.FaultError, match="still broken: nginx"):
+            fault.mend()
+    stops = [argv for argv in said if argv[:2] == ("systemctl", "stop")]
+    assert len(stops) == (state == "active")
+    assert said[0] == ("/bin/sh", "-c", "systemctl start nginx")
+
+
+def test_a_process_that_is_stopped_is_seen():
+    with subprocess.Popen(["sleep", "60"]) as process:
+        assert not faults.stopped(process.pid)
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        assert faults.stopped(process.pid)
+        process.kill()
+    assert not faults.stopped(process.pid)
 
 
 def test_what_lasts_has_an_undo():
