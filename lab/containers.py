@@ -160,10 +160,20 @@ class Lab:
         names = list(self.existing())
         if names:
             podman("rm", "-f", "-t", "0", "-v", *names, timeout=300)
-            for name in names:
-                disks.remove(name)
+        for name in {*names, *self._lost_disks()}:
+            disks.remove(name)
         if podman("network", "exists", self.network, check=False).returncode == 0:
             podman("network", "rm", "-f", self.network)
+
+    def _lost_disks(self) -> list[str]:
+        """Containers of this lab that are gone, or were never made, and have disks."""
+        mine = "" if self.name == "lab" else f"{self.name}-"
+        return [
+            name
+            for name in disks.owners()
+            if name.startswith(mine)
+            and podman("container", "exists", name, check=False).returncode == 1
+        ]
 
     def _ensure_network(self, inventory: Inventory) -> None:
         subnet = str(inventory.network)
