@@ -112,7 +112,12 @@ class Lab:
         """Do one of DEEDS to hosts, all at once; on one that is so already nothing happens."""
         names = [self._named(host) for host in hosts]
         if what in ("start", "thaw"):
+            # It fails for those that are not paused; what counts is that none is any more.
             podman("unpause", *names, check=False)
+            shown = podman("inspect", "--format", "{{.Name}} {{.State.Status}}", *names).stdout
+            frozen = [line.split()[0] for line in shown.splitlines() if line.endswith(" paused")]
+            if frozen:
+                raise LabError(f"still frozen: {', '.join(frozen)}")
         if what != "thaw":
             podman(*self.DEEDS[what], *names, timeout=300)
 
@@ -155,10 +160,20 @@ class Lab:
         names = list(self.existing())
         if names:
             podman("rm", "-f", "-t", "0", "-v", *names, timeout=300)
-            for name in names:
-                disks.remove(name)
+        for name in {*names, *self._lost_disks()}:
+            disks.remove(name)
         if podman("network", "exists", self.network, check=False).returncode == 0:
             podman("network", "rm", "-f", self.network)
+
+    def _lost_disks(self) -> list[str]:
+        """Containers of this lab that are gone, or were never made, and have disks."""
+        mine = "" if self.name == "lab" else f"{self.name}-"
+        return [
+            name
+            for name in disks.owners()
+            if name.startswith(mine)
+            and podman("container", "exists", name, check=False).returncode == 1
+        ]
 
     def _ensure_network(self, inventory: Inventory) -> None:
         subnet = str(inventory.network)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 QUIET = 5.0  # seconds without a disruption after which the service counts as back
-SLOW = 2.0  # an answer that took longer was kept waiting by the fault, unless all do
+SLOW = 2.0  # an answer that took longer was kept waiting by the fault, unless many do
+SLOWEST = 3.0  # and one that took longer than this always was
 CROWD = 3  # slow answers within a second; a single one is chance
 WRITES = {"write", "job", "object"}
 
@@ -54,8 +55,9 @@ def read(path: Path) -> tuple[float, list[Sample]]:
 
 def disrupted(samples: list[Sample], fault: float) -> list[Sample]:
     """Return the samples that failed or were kept waiting, since the fault."""
-    usual = max((s.seconds for s in samples if s.end < fault and s.good), default=0.0)
-    slow = max(SLOW, 2 * usual)
+    # Not the slowest: a single answer before the fault would hide the outage behind it.
+    usual = percentile((s.seconds for s in samples if s.end < fault and s.good), 0.95)
+    slow = min(SLOWEST, max(SLOW, 2 * usual))
     crowd = Counter(int(s.begin) for s in samples if s.seconds > slow)
     return [
         s
@@ -70,18 +72,26 @@ def near(crowd: Counter[int], second: int) -> int:
     return sum(crowd[second + by] for by in (-1, 0, 1))
 
 
-def recovery(samples: list[Sample], times: Times, from_undo: bool = False) -> float:
+def first(samples: list[Sample], times: Times) -> float:
+    """Return when the first request was sent that was disrupted; without one, the fault."""
+    return min((s.begin for s in disrupted(samples, times.fault)), default=times.fault)
+
+
+def recovery(
+    samples: list[Sample], times: Times, from_undo: bool = False, from_first: bool = False
+) -> float:
     """Return the seconds until no request was disrupted any more.
 
     They count from the fault. What is disrupted once the fault is undone counts from there, and
-    with `from_undo` nothing before matters.
+    with `from_undo` nothing before matters. With `from_first` they count from the first request
+    that was disrupted: a verb has work to do before it breaks anything.
     """
-    worst = 0.0
+    worst, begin = 0.0, first(samples, times) if from_first else times.fault
     for sample in disrupted(samples, times.fault):
         if times.undone is not None and sample.begin >= times.undone:
             worst = max(worst, after(samples, sample) - times.undone)
         elif not from_undo:
-            worst = max(worst, after(samples, sample) - times.fault)
+            worst = max(worst, after(samples, sample) - begin)
     return worst
 
 

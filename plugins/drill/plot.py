@@ -6,7 +6,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from .measure import Bin, Sample, Times, percentile, timeline
+from .measure import Bin, Sample, Times, first, percentile, timeline
 
 WIDTH, LEFT, RIGHT, TOP = 900, 70, 24, 72
 PANEL, SPACE = 120, 34
@@ -102,7 +102,10 @@ def plot(verdict: dict[str, Any], samples: list[Sample], times: Times) -> str:
     recovery = next(row for row in verdict["checks"] if row["check"].startswith("recovery"))
     undone = None if times.undone is None else times.undone - times.fault
     start = undone or 0.0 if "undone" in recovery["check"] else 0.0
-    width = canvas.x(start + recovery["measured"]) - canvas.x(start)
+    if "disrupted" in recovery["check"]:
+        start = first(samples, times) - times.fault
+    took = recovery["measured"]
+    width = canvas.x(start + took) - canvas.x(start) if took is not None else 0
     if 0 < width < WIDTH:
         canvas.parts.append(
             f'<rect x="{canvas.x(start)}" y="{TOP}" width="{width:.1f}" '
@@ -111,7 +114,7 @@ def plot(verdict: dict[str, Any], samples: list[Sample], times: Times) -> str:
 
     canvas.text(LEFT, 24, f"{verdict['title']} ({', '.join(verdict['victims'])})", "title")
     budget = "" if recovery["budget"] is None else f" of {recovery['budget']} s"
-    canvas.text(LEFT, 44, f"recovery {recovery['measured']} s{budget}")
+    canvas.text(LEFT, 44, f"recovery {'never' if took is None else f'{took} s'}{budget}")
     canvas.text(WIDTH - RIGHT, 24, verdict["result"], f"{verdict['result'].split(':')[0]} end")
 
     # What had waited comes all at once, and would make the rest flat.

@@ -13,6 +13,11 @@ def shown(value: Any) -> str:
     return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def found(value: Any) -> str:
+    """Return what was measured as it is read."""
+    return "never" if value is None else shown(value)
+
+
 def aligned(rows: list[tuple[str, ...]]) -> str:
     """Return rows as columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -32,7 +37,7 @@ def one(verdict: dict[str, Any]) -> str:
         (
             row["check"],
             shown(row["budget"]),
-            shown(row["measured"]),
+            found(row["measured"]),
             "FAIL" if not row["passed"] else "pass" if row["budget"] is not None else "",
         )
         for row in verdict["checks"]
@@ -46,7 +51,7 @@ def cells(verdict: dict[str, Any]) -> tuple[str, ...]:
     def said(name: str) -> str:
         rows = [row for row in verdict["checks"] if row["check"].startswith(name)]
         return ", ".join(
-            f"{row['check'].partition(': ')[2]} {shown(row['measured'])}".strip()
+            f"{row['check'].partition(': ')[2]} {found(row['measured'])}".strip()
             + (f" (≤ {shown(row['budget'])})" if row["budget"] is not None else "")
             for row in rows
         )

@@ -20,13 +20,17 @@ def drills_chosen(catalogue: list[dict], fault: str) -> list[dict]:
     return [drill for drill in catalogue if drill["name"] in wanted]
 
 
-def drill_skip(drill: dict, groups: dict, processes: dict, commands: dict) -> str:
+def drill_skip(
+    drill: dict, groups: dict, processes: dict, commands: dict, virtual_ip: str = ""
+) -> str:
     """Return why this fleet can't have the drill, nothing when it can."""
     tier, needs, fault = drill["tier"], drill.get("needs", 1), drill["fault"]
     if len(groups.get(tier, [])) < needs:
         return f"needs {NUMBERS.get(needs, needs)} {tier} host{'s' * (needs > 1)}"
     if drill.get("process", "web") not in processes:
         return f"needs the process type {drill['process']}"
+    if "address_holder" in (drill.get("victim"), drill.get("single")) and not virtual_ip:
+        return "needs fleet_virtual_ip"
     missing = {fault["command"], UNDONE_BY[fault["command"]]} if fault["how"] == "host" else set()
     missing -= {name for name, command in commands.items() if command}
     if missing:

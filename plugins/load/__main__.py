@@ -28,7 +28,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="load",
         description="Put a steady load on a site; exit 1 if one request failed.",
-        epilog="The password of --sales-user is read from the variable LOAD_PASSWORD.",
+        epilog="The password of --sales-user is that of --password-file, or else of the variable "
+        "LOAD_PASSWORD: a command line is world-readable.",
     )
     add = parser.add_argument
     add("--url", action="append", required=True, help="site to load; repeat to spread over several")
@@ -81,6 +82,7 @@ def arguments() -> argparse.Namespace:
         help="share of these POSTs without an Idempotency-Key (%(default)s)",
     )
     add("--sales-user", default="admin")
+    add("--password-file", type=Path, help="file of that user's password; read once, at the start")
     add(
         "--mix",
         type=weights,
@@ -95,8 +97,14 @@ def arguments() -> argparse.Namespace:
     found.get = found.get or ["/"]
     if found.mix and not found.rate:
         parser.error("--mix needs a rate")
-    if (found.sales or found.mix) and "LOAD_PASSWORD" not in os.environ:
-        parser.error("sales need the user's password in the variable LOAD_PASSWORD")
+    found.password = os.environ.get("LOAD_PASSWORD")
+    if found.password_file:
+        try:
+            found.password = found.password_file.read_text().rstrip("\n")
+        except OSError as error:
+            parser.error(f"--password-file: {error}")
+    if (found.sales or found.mix) and found.password is None:
+        parser.error("sales need the password, by --password-file or the variable LOAD_PASSWORD")
     return found
 
 
@@ -128,7 +136,7 @@ async def run(found: argparse.Namespace) -> int:
             sales=found.sales,
             sales_unkeyed=found.sales_unkeyed,
             sales_user=found.sales_user,
-            sales_password=os.environ.get("LOAD_PASSWORD", ""),
+            sales_password=found.password or "",
             mix=found.mix,
             samples=found.samples,
         )

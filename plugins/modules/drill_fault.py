@@ -62,6 +62,7 @@ at: {description: Clock time right before it broke., returned: always, type: flo
 done: {description: What was done to what., returned: always, type: str}
 """
 
+import contextlib
 import errno
 import ipaddress
 import os
@@ -87,7 +88,12 @@ class FaultError(Exception):
 
 def run(*argv, check=True, **options):
     """Run a command; give what it prints."""
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, **options)
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, check=False, timeout=60, **options
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FaultError(f"{shlex.join(argv)}: hung") from error
     if check and done.returncode:
         raise FaultError(f"{shlex.join(argv)}: {done.stderr.strip()[-300:]}")
     return done.stdout
@@ -143,7 +149,10 @@ class Fault:
             "signal": "" if self.params["signal"] in HEALS else
                       f"systemctl kill --kill-whom=all --signal=CONT {units}",
             "service": f"systemctl start {units}",
-            "cut": f"nft delete table netdev {TABLE}; nft delete table inet {TABLE}",
+            # A table can only be deleted when it is there.
+            "cut": "nft " + shlex.quote("; ".join(
+                f"{verb} table {family} {TABLE}"
+                for family in ("netdev", "inet") for verb in ("add", "delete"))),
             "full": "rm -f " + shlex.join(f"{path}/{FILLER}" for path in self.params["paths"]),
             "empty": f"systemctl start {units}",
         }[self.params["how"]]  # fmt: skip
@@ -207,10 +216,37 @@ class Fault:
         return f"took {size >> 20} MiB of {path}", lambda: fill(path / FILLER, size)
 
     def mend(self):
-        """Mend it now; mending what is whole changes nothing."""
-        self.disarm()
+        """Mend it now; mending what is whole changes nothing.
+
+        The timer stays until all is whole, so that it tries once more what failed here.
+        """
         if self.undo():
-            run("/bin/sh", "-c", self.undo(), check=False)
+            run("/bin/sh", "-c", self.undo())
+            if left := self.broken():
+                raise FaultError(f"still broken: {', '.join(left)}")
+        self.disarm()
+
+    def broken(self):
+        """Give what is not whole."""
+        how = self.params["how"]
+        if how == "cut":
+            return [line for line in run("nft", "list", "tables").splitlines() if TABLE in line]
+        if how == "full":
+            fillers = [Path(path) / FILLER for path in self.params["paths"]]
+            return [str(filler) for filler in fillers if filler.exists()]
+        if how == "signal":
+            shown = run("systemctl", "show", "--property=MainPID", "--value", *self.units)
+            return [f"process {pid}" for pid in shown.split() if int(pid) > 0 and stopped(pid)]
+        states = {u: run("systemctl", "is-active", u, check=False).strip() for u in self.units}
+        return [unit for unit, state in states.items() if state != "active"]
+
+
+def stopped(pid):
+    """Say whether a process is stopped by a signal; one that is gone is not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
 
 
 def fill(path, size):
@@ -258,7 +294,10 @@ def main():
         module.exit_json(changed=True, at=time.time(), done="")
     if module.params["state"] == "mended":
         at = time.time()
-        fault.mend()
+        try:
+            fault.mend()
+        except (FaultError, OSError) as error:
+            module.fail_json(msg=f"not mended: {error}", at=at)
         module.exit_json(changed=True, at=at, done=fault.undo())
     try:
         steps = fault.prepare()
@@ -267,7 +306,8 @@ def main():
         for _, step in steps:
             step()
     except (FaultError, OSError, ValueError) as error:
-        fault.mend()
+        with contextlib.suppress(FaultError, OSError):  # the playbook mends it again, and says so
+            fault.mend()
         module.fail_json(msg=str(error))
     module.exit_json(changed=True, at=at, done=", ".join(what for what, _ in steps))
 

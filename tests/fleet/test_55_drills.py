@@ -56,10 +56,10 @@ def test_a_fault_that_nobody_knows_is_refused_with_the_names(fleet):
 
 
 def test_a_check_breaks_nothing(fleet):
-    before = fleet.ssh(fleet.groups["app"][0], "pgrep -f gunicorn | sort")
+    before = fleet.ssh(fleet.groups["app"][0], "pgrep -f '[g]unicorn' | sort")
     done = play("drill.yml", "-e", "fault=web-worker-kill", "--check")
     assert f"a web worker: kill -9: {fleet.groups['app'][0]}" in done.output
-    assert fleet.ssh(fleet.groups["app"][0], "pgrep -f gunicorn | sort") == before
+    assert fleet.ssh(fleet.groups["app"][0], "pgrep -f '[g]unicorn' | sort") == before
 
 
 def test_quick_drills_stay_within_their_budgets(fleet):
@@ -90,6 +90,9 @@ def test_a_drill_that_is_killed_is_undone_by_the_host(fleet):
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        # The load has a session of its own. It is told by the folder of this checkout's drills.
+        load = f"plugins[.]load .*--samples={re.escape(str(ROOT))}/[.]drills/"
+        subprocess.run(["pkill", "-TERM", "-f", load], check=False)
     eventually(lambda: traces(fleet) == {}, 60)
     time.sleep(1)
     fleet.wait_all_answer()

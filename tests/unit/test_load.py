@@ -198,6 +198,13 @@ def test_every_acknowledged_sale_is_kept(site):
     assert load.report["unacknowledged"] == []
 
 
+def test_the_password_may_come_from_a_file(site, tmp_path):
+    (tmp_path / "password").write_text("right\n")
+    options = {"password-file": tmp_path / "password", "sales": 0.5, "count": 20}
+    with running(site.url, gets=["/whoami"], clients=4, **options) as load:
+        assert load.wait() == 0
+
+
 def test_a_wrong_password_stops_the_load(site):
     with (
         pytest.raises(RuntimeError, match="login failed: status 401"),
