@@ -138,7 +138,7 @@ def ticks(drill: dict[str, Any], database: dict[str, Any], end: float) -> Iterat
     doubled = database["without_tick"]
     yield check("doubled ticks", 0, doubled, not doubled)
     if drill["cron"]:
-        limit = PULSE + (LATE if recovery is None else recovery)
+        limit = PULSE + max(LATE, recovery or 0)
         silent = round(end - found[-1][0], 1) if found else None
         kept = silent is not None and silent <= limit
         yield check("last tick before the load's end, s", limit, silent, kept)
