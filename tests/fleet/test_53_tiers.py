@@ -82,6 +82,7 @@ def test_a_switchover_to_a_standby_that_is_not_in_step_is_refused(fleet):
         done = play("switchover.yml", "-e", f"to={lost}", code=None)
         assert done.code != 0
         assert f"{lost} is not in step" in done.output
+        assert "handed over" not in done.output
         assert fleet.leader() == led
     finally:
         fleet.ssh(lost, "systemctl start patroni")

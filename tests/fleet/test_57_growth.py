@@ -35,6 +35,8 @@ def test_a_quorum_is_not_given_up_by_accident(fleet):
 
 
 def test_a_member_is_not_removed_while_another_is_away(fleet):
+    if len(fleet.groups["redis"]) < 3:
+        pytest.skip("needs tiers of three")
     host, other = fleet.groups["redis"][:2]
     try:
         fleet.ssh(other, "systemctl stop redis-server")

@@ -15,6 +15,7 @@ PAUSE = 20  # seconds that writes are held at most; outlasts a failover that Sen
 SWITCH = 15  # seconds for Sentinel to switch; it gives up after 10 itself (failover-timeout)
 HEARD = 3  # seconds for every Sentinel to hear of it
 TILT = 45  # seconds for Sentinel to leave TILT mode
+COPY = 2  # seconds for every replica to have what was written before the pause
 POLL = 0.05
 
 
@@ -82,11 +83,12 @@ class Tier:
         """Hold writes, let Sentinel switch, follow the new primary; return its address.
 
         Sentinel alone would promote a replica while this one still accepts writes, and those
-        would be lost: a write is held here until a replica has all that came before it.
+        would be lost: a write is held here until each replica that Sentinel may choose has all
+        that came before it.
         """
         self.redis.execute_command("CLIENT", "PAUSE", int(PAUSE * 1000), "WRITE")
         try:
-            wait(self._copied, 2, "no replica had every write")
+            self._wait_for_copies()
             self.sentinel.execute_command("SENTINEL", "FAILOVER", self.master)
             successor = self._wait_for_successor()
             self.redis.execute_command("REPLICAOF", successor, 6379)
@@ -100,6 +102,17 @@ class Tier:
         self.redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         return successor
 
+    def _wait_for_copies(self):
+        deadline = time.monotonic() + COPY
+        while behind := self._behind():
+            if time.monotonic() > deadline:
+                names = ", ".join(behind)
+                raise RefusedError(
+                    f"{names} did not have every write within {COPY} s, and Sentinel might "
+                    f"promote it: {self.address} stays the primary"
+                )
+            time.sleep(POLL)
+
     def _wait_for_successor(self):
         try:
             return wait(self._successor, SWITCH, "Sentinel promoted no replica")
@@ -111,9 +124,12 @@ class Tier:
     def _acts(self):
         return not self.sentinel.info("sentinel")["sentinel_tilt"]
 
-    def _copied(self):
+    def _behind(self):
+        """Return the replicas that are up, as Sentinel sees it, and don't have every write."""
         wanted = self.redis.info("replication")["master_repl_offset"]
-        return wanted in self.replicas().values()
+        known, has = self.sentinel.sentinel_slaves(self.master), self.replicas()
+        up = {each["ip"] for each in known if not (each["is_sdown"] or each["is_disconnected"])}
+        return sorted(address for address in up if has.get(address, -1) < wanted)
 
     def _successor(self):
         others = self.named() - {self.address}

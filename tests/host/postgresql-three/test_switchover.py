@@ -56,14 +56,31 @@ def test_a_switchover_goes_where_it_is_told_to(host):
     assert leader(host) == heir, "there was nothing to do"
 
 
-def test_etcd_is_led_from_another_member_than_postgresql(host):
-    def apart():
-        address = f"http://10.87.20.1{leader(host)[-1]}:2379"
-        said = host.check_output(f"etcdctl --endpoints={address} endpoint status -w json")
-        status = json.loads(said)[0]["Status"]
-        return status["leader"] != status["header"]["member_id"]
+def etcd_of_leader(host):
+    """The etcd beside PostgreSQL's leader: how it is reached, what it is, who leads it."""
+    address = f"http://10.87.20.1{leader(host)[-1]}:2379"
+    said = host.check_output(f"etcdctl --endpoints={address} endpoint status -w json")
+    status = json.loads(said)[0]["Status"]
+    return address, status["header"]["member_id"], status["leader"]
 
-    wait(apart, 20)
+
+def apart(host):
+    _, member, leads = etcd_of_leader(host)
+    return member != leads
+
+
+def test_etcd_is_led_from_another_member_than_postgresql(host):
+    wait(lambda: apart(host), 20)
+
+
+def test_etcd_that_elects_the_wrong_member_is_led_from_another_in_two_minutes(host):
+    wait(lambda: apart(host), 20)
+    _, member, leads = etcd_of_leader(host)
+    endpoints = ",".join(f"http://10.87.20.1{n}:2379" for n in (1, 2, 3))
+    said = json.loads(host.check_output(f"etcdctl --endpoints={endpoints} endpoint status -w json"))
+    asked = next(s["Endpoint"] for s in said if s["Status"]["header"]["member_id"] == leads)
+    host.check_output(f"etcdctl --endpoints={asked} move-leader {member:x}")
+    wait(lambda: apart(host), 120)
 
 
 def test_a_switchover_with_no_standby_in_step_is_refused(host):

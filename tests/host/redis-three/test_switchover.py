@@ -104,3 +104,24 @@ def test_a_switch_without_a_replica_in_step_is_refused(host):
             subprocess.run(start, check=True)
     wait(lambda: whole(host))
     assert primary(host) == led
+
+
+def test_a_switch_while_a_replica_stays_behind_is_refused(host):
+    wait(lambda: whole(host))
+    led = primary(host)
+    behind = next(address for address in ADDRESSES if address != led)
+    kill = ["podman", "exec", f"redis-three-redis{behind[-1]}", "systemctl", "kill"]
+    after = "SENTINEL SET evenkeel down-after-milliseconds"
+    # It hangs, and to the Sentinel that would choose it is still up.
+    cli(host, led, f"{after} 120000", port=26379)
+    subprocess.run([*kill, "--signal=STOP", "redis-server"], check=True)
+    try:
+        cli(host, led, "SET written-meanwhile 1")
+        done = call("redis-three", "switchover")
+        assert done.returncode != 0
+        assert f"{behind} did not have every write" in done.stdout, done.stdout
+    finally:
+        subprocess.run([*kill, "--signal=CONT", "redis-server"], check=True)
+        cli(host, led, f"{after} 3000", port=26379)
+    wait(lambda: whole(host))
+    assert primary(host) == led
