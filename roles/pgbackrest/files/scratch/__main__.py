@@ -22,6 +22,7 @@ def main():
         "checks": "exit code 0 on the member that checks backups",
         "check": "prove the newest backup, unless this host has done so",
         "sums": "rows and checksums of the scratch cluster's tables",
+        "fits": "refuse unless it can be moved to a cluster's directory",
         "promote": "end its recovery, on a new timeline, and stop it",
         "drop": "remove the scratch cluster",
         "mark": "on the leader: name a moment, with the sums of all tables",
@@ -32,6 +33,9 @@ def main():
         command = commands.add_parser(name, help=text, description=text)
         if name == "mark":
             command.add_argument("name")
+        if name == "fits":
+            command.add_argument("place")
+            command.add_argument("--keep", action="store_true", help="what is there needs its room")
         if name in ("mark", "flush"):
             command.add_argument("--limit", type=float, default=420, help="seconds")
         if name == "restore":
@@ -52,6 +56,8 @@ def main():
         elif args.command == "restore":
             scratch.lock(wait=True)
             answer = scratch.restore(args.kind, args.target, args.timeline, args.backup)
+        elif args.command == "fits":
+            answer = scratch.fits(args.place, args.keep)
         elif args.command == "compare":
             wanted, found = json.load(sys.stdin)["sums"], scratch.sums()
             wrong = differences(wanted, found)
