@@ -109,6 +109,7 @@ def test_a_repository_that_can_not_be_read_is_not_an_empty_one():
 )
 def test_a_restore_from_another_disk_needs_room(tmp_path, monkeypatch, same, free, keep, reason):
     restored = scratch.Scratch(facts.Host({"scratch": tmp_path / "scratch", "stanza": "main"}))
+    monkeypatch.setattr(restored, "runs", lambda: False)
     place = tmp_path / "17/main"
     for folder, size in ((restored.data, 1 << 20), (place, 2 << 20)):
         folder.mkdir(parents=True)
