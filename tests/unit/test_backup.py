@@ -90,6 +90,43 @@ def test_one_member_proves_backups_a_replica_if_there_is_one(members, name):
     assert facts.chosen(members) == name
 
 
+@pytest.mark.parametrize(
+    ("answers", "leads"),
+    [
+        ([("/primary", 200)], True),
+        ([("/primary", 503), ("db2/primary", 200)], False),
+        # In a failover: who led before is lost, then this member leads, or the other.
+        ([("/primary", 503), ("db2/primary", 0), ("/primary", 200)], True),
+        ([("/primary", 503), ("db2/primary", 503), ("/primary", 503), ("db2/primary", 200)], False),
+    ],
+)
+def test_a_backup_waits_for_a_leader(monkeypatch, answers, leads):
+    host, left = facts.Host({"stanza": "main", "rest": "", "member": "db1"}), list(answers)
+
+    def rest(path, base=""):
+        if path == "/cluster":
+            db2 = {"name": "db2", "role": "leader", "api_url": "db2/patroni"}
+            return 200, {"members": [{"name": "db1", "role": "replica"}, db2]}
+        asked, status = left.pop(0)
+        assert base + path == asked
+        if not status:
+            raise facts.ScratchError("Patroni does not answer")
+        return status, {}
+
+    monkeypatch.setattr(host, "rest", rest)
+    monkeypatch.setattr(facts.time, "sleep", lambda seconds: None)
+    assert host.leads() is leads
+    assert left == []
+
+
+def test_nobody_who_leads_is_no_answer(monkeypatch):
+    host = facts.Host({"stanza": "main", "rest": "", "member": "db1"})
+    monkeypatch.setattr(host, "rest", lambda path: (503, {}))  # etcd has no quorum
+    monkeypatch.setattr(facts.time, "sleep", lambda seconds: None)
+    with pytest.raises(facts.ScratchError, match="no member has led"):
+        host.leads(patience=0)
+
+
 def test_a_repository_that_can_not_be_read_is_not_an_empty_one():
     assert facts.held({"status": {"code": 1}, "backup": []}) == []
     assert facts.held({"status": {"code": 0}, "backup": [{"label": "x"}]}) == [{"label": "x"}]

@@ -1,7 +1,7 @@
 """Restore a backup beside the cluster: to check it, to compare it, or to put it in place.
 
 Runs as postgres, with the settings of /etc/pgbackrest-scratch.json. Prints JSON; what is wrong
-is one line on stderr, with exit code 1.
+is one line on stderr, with exit code 1; of `leads` with 255, as 1 is its answer.
 """
 
 import argparse
@@ -18,7 +18,7 @@ def main():
     parser = argparse.ArgumentParser(prog="pgbackrest-scratch", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in {
-        "leads": "exit code 0 on the leader",
+        "leads": "exit code 0 on the leader, 1 on others, 255 when nobody leads",
         "checks": "exit code 0 on the member that checks backups",
         "check": "prove the newest backup, unless this host has done so",
         "sums": "rows and checksums of the scratch cluster's tables",
@@ -67,7 +67,7 @@ def main():
             answer = getattr(scratch, args.command)()
     except ScratchError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
-        return 1
+        return 255 if args.command == "leads" else 1
     print(json.dumps(answer))
     return 0
 
