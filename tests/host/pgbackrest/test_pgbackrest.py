@@ -107,7 +107,9 @@ def test_only_a_leader_takes_backups(host, elsewhere):
     before = len(backups(host))
     host.check_output(f"cat > /run/pretender.py <<'E'\n{PRETENDER}\nE")
     host.check_output("systemd-run --unit=pretender python3 /run/pretender.py")
-    host.check_output("timeout 20 sh -c 'until curl -s 127.0.0.1:8009/cluster; do sleep 0.2; done'")
+    host.check_output(
+        "timeout 20 bash -c 'until (: < /dev/tcp/127.0.0.1/8009); do sleep 0.2; done'"
+    )
     host.check_output("systemctl start pgbackrest-backup@diff.service")
     assert result(host) == "exec-condition"
     assert len(backups(host)) == before
