@@ -1,8 +1,10 @@
 """Backups: which point in time is meant, who acts, and what counts as the same."""
 
 import importlib.util
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ansible.errors import AnsibleFilterError
@@ -10,11 +12,22 @@ from ansible.errors import AnsibleFilterError
 from plugins.filter.backup import bucket_keys, restore_problems, restore_target
 
 ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location(
-    "facts", ROOT / "roles/pgbackrest/files/scratch/facts.py"
-)
-facts = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(facts)
+TOOL = ROOT / "roles/pgbackrest/files/scratch"
+
+
+def tool(name, **others):
+    """A module of the tool; `others` are those that it imports."""
+    spec = importlib.util.spec_from_file_location(name, TOOL / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        for other, found in others.items():
+            patch.setitem(sys.modules, other, found)
+        spec.loader.exec_module(module)
+    return module
+
+
+facts = tool("facts")
+scratch = tool("scratch", facts=facts)
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()
 BACKUPS = [{"timestamp": {"stop": NOON - 100}}, {"timestamp": {"stop": NOON + 50}}]
@@ -77,12 +90,82 @@ def test_one_member_proves_backups_a_replica_if_there_is_one(members, name):
     assert facts.chosen(members) == name
 
 
+@pytest.mark.parametrize(
+    ("answers", "leads"),
+    [
+        ([("/primary", 200)], True),
+        ([("/primary", 503), ("db2/primary", 200)], False),
+        # In a failover: who led before is lost, then this member leads, or the other.
+        ([("/primary", 503), ("db2/primary", 0), ("/primary", 200)], True),
+        ([("/primary", 503), ("db2/primary", 503), ("/primary", 503), ("db2/primary", 200)], False),
+    ],
+)
+def test_a_backup_waits_for_a_leader(monkeypatch, answers, leads):
+    host, left = facts.Host({"stanza": "main", "rest": "", "member": "db1"}), list(answers)
+
+    def rest(path, base=""):
+        if path == "/cluster":
+            db2 = {"name": "db2", "role": "leader", "api_url": "db2/patroni"}
+            return 200, {"members": [{"name": "db1", "role": "replica"}, db2]}
+        asked, status = left.pop(0)
+        assert base + path == asked
+        if not status:
+            raise facts.ScratchError("Patroni does not answer")
+        return status, {}
+
+    monkeypatch.setattr(host, "rest", rest)
+    monkeypatch.setattr(facts.time, "sleep", lambda seconds: None)
+    assert host.leads() is leads
+    assert left == []
+
+
+def test_nobody_who_leads_is_no_answer(monkeypatch):
+    host = facts.Host({"stanza": "main", "rest": "", "member": "db1"})
+    monkeypatch.setattr(host, "rest", lambda path: (503, {}))  # etcd has no quorum
+    monkeypatch.setattr(facts.time, "sleep", lambda seconds: None)
+    with pytest.raises(facts.ScratchError, match="no member has led"):
+        host.leads(patience=0)
+
+
 def test_a_repository_that_can_not_be_read_is_not_an_empty_one():
     assert facts.held({"status": {"code": 1}, "backup": []}) == []
     assert facts.held({"status": {"code": 0}, "backup": [{"label": "x"}]}) == [{"label": "x"}]
     broken = {"status": {"code": 99}, "repo": [{"status": {"message": "[CryptoError] no"}}]}
     with pytest.raises(facts.ScratchError, match="CryptoError"):
         facts.held({**broken, "backup": []})
+
+
+@pytest.mark.parametrize(
+    ("same", "free", "keep", "reason"),
+    [
+        (True, 0, True, None),
+        (False, 1 << 30, True, None),
+        (False, 0, True, "make room, or add -e keep=false"),
+        (False, 0, False, None),  # what is there now makes room
+    ],
+)
+def test_a_restore_from_another_disk_needs_room(tmp_path, monkeypatch, same, free, keep, reason):
+    restored = scratch.Scratch(facts.Host({"scratch": tmp_path / "scratch", "stanza": "main"}))
+    monkeypatch.setattr(restored, "runs", lambda: False)
+    place = tmp_path / "17/main"
+    for folder, size in ((restored.data, 1 << 20), (place, 2 << 20)):
+        folder.mkdir(parents=True)
+        (folder / "base").write_bytes(b"x" * size)
+    stat = scratch.Path.stat
+
+    def stat_of_two_disks(path, **more):
+        found = stat(path, **more)
+        there = same or "17" not in path.parts
+        return SimpleNamespace(st_dev=found.st_dev if there else found.st_dev + 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scratch.Path, "stat", stat_of_two_disks)
+        patch.setattr(scratch.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+        if reason:
+            with pytest.raises(facts.ScratchError, match=reason):
+                restored.fits(place, keep)
+        else:
+            assert restored.fits(place, keep) == {"copied": not same}
 
 
 def test_every_kind_of_difference_is_told():

@@ -172,7 +172,9 @@ def test_role_names_no_group(role):
 def test_errors_are_not_ignored(role):
     for path, task in role_tasks(role):
         assert not task.get("ignore_errors"), f"{path.name}: {task['name']}"
-        assert not task.get("ignore_unreachable"), f"{path.name}: {task['name']}"
+        # A host that is only asked about something may be away: the task says what follows.
+        if "delegate_to" not in task:
+            assert not task.get("ignore_unreachable"), f"{path.name}: {task['name']}"
 
 
 @each_role

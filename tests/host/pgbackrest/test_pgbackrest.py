@@ -1,12 +1,30 @@
 """Backups in the object store: taken, encrypted, proved, restored to a point in time."""
 
 import json
+import re
 import time
 
 import pytest
 
 testinfra_hosts = ["ansible://db1"]
 SCRATCH = "/var/lib/postgresql/scratch"
+# A member that follows db2, and db2.
+PRETENDER = """
+import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+DB2 = {"name": "db2", "role": "leader", "api_url": "http://127.0.0.1:8009/db2/patroni"}
+
+
+class Patroni(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(503 if self.path == "/primary" else 200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"members": [DB2]}).encode())
+
+
+HTTPServer(("127.0.0.1", 8009), Patroni).serve_forever()
+"""
 
 
 def as_postgres(host, command):
@@ -68,18 +86,40 @@ def test_the_timers_wait_for_their_hours(host):
     assert "Sun" in next(line for line in listed.splitlines() if "@full" in line)
 
 
-def test_only_a_leader_takes_backups(host):
-    before = len(backups(host))
+@pytest.fixture
+def elsewhere(host):
+    """The tool asks a Patroni of which there is none yet, at port 8009."""
     settings = host.check_output("cat /etc/pgbackrest-scratch.json")
-    elsewhere = settings.replace(":8008", ":8009")  # nobody leads there
-    try:
-        host.check_output(f"cat > /etc/pgbackrest-scratch.json <<'E'\n{elsewhere}\nE")
-        host.check_output("systemctl start pgbackrest-backup@diff.service")
-        state = host.check_output("systemctl show -p Result --value pgbackrest-backup@diff")
-    finally:
-        host.check_output(f"cat > /etc/pgbackrest-scratch.json <<'E'\n{settings}\nE")
-    assert state == "exec-condition"
+    other = re.sub(r'"http://[^"]*"', '"http://127.0.0.1:8009"', settings)
+    host.check_output(f"cat > /etc/pgbackrest-scratch.json <<'E'\n{other}\nE")
+    yield
+    host.check_output(f"cat > /etc/pgbackrest-scratch.json <<'E'\n{settings}\nE")
+    host.run(
+        "systemctl stop pretender pgbackrest-backup@diff; systemctl reset-failed 'pgbackrest*'"
+    )
+
+
+def result(host):
+    return host.check_output("systemctl show -p Result --value pgbackrest-backup@diff")
+
+
+def test_only_a_leader_takes_backups(host, elsewhere):
+    before = len(backups(host))
+    host.check_output(f"cat > /run/pretender.py <<'E'\n{PRETENDER}\nE")
+    host.check_output("systemd-run --unit=pretender python3 /run/pretender.py")
+    host.check_output(
+        "timeout 20 bash -c 'until (: < /dev/tcp/127.0.0.1/8009); do sleep 0.2; done'"
+    )
+    host.check_output("systemctl start pgbackrest-backup@diff.service")
+    assert result(host) == "exec-condition"
     assert len(backups(host)) == before
+
+
+def test_a_member_that_can_not_know_fails_and_tries_again(host, elsewhere):
+    assert host.run("systemctl start pgbackrest-backup@diff.service").rc != 0
+    assert result(host) == "exit-code"
+    state = host.check_output("systemctl show -p SubState --value pgbackrest-backup@diff")
+    assert state.startswith("auto-restart")
 
 
 def test_wal_is_archived_within_the_promised_minute(host):

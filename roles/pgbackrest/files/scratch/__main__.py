@@ -1,7 +1,7 @@
 """Restore a backup beside the cluster: to check it, to compare it, or to put it in place.
 
 Runs as postgres, with the settings of /etc/pgbackrest-scratch.json. Prints JSON; what is wrong
-is one line on stderr, with exit code 1.
+is one line on stderr, with exit code 1; of `leads` with 255, as 1 is its answer.
 """
 
 import argparse
@@ -18,10 +18,11 @@ def main():
     parser = argparse.ArgumentParser(prog="pgbackrest-scratch", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in {
-        "leads": "exit code 0 on the leader",
+        "leads": "exit code 0 on the leader, 1 on others, 255 when nobody leads",
         "checks": "exit code 0 on the member that checks backups",
         "check": "prove the newest backup, unless this host has done so",
         "sums": "rows and checksums of the scratch cluster's tables",
+        "fits": "refuse unless it can be moved to a cluster's directory",
         "promote": "end its recovery, on a new timeline, and stop it",
         "drop": "remove the scratch cluster",
         "mark": "on the leader: name a moment, with the sums of all tables",
@@ -32,6 +33,9 @@ def main():
         command = commands.add_parser(name, help=text, description=text)
         if name == "mark":
             command.add_argument("name")
+        if name == "fits":
+            command.add_argument("place")
+            command.add_argument("--keep", action="store_true", help="what is there needs its room")
         if name in ("mark", "flush"):
             command.add_argument("--limit", type=float, default=420, help="seconds")
         if name == "restore":
@@ -52,6 +56,8 @@ def main():
         elif args.command == "restore":
             scratch.lock(wait=True)
             answer = scratch.restore(args.kind, args.target, args.timeline, args.backup)
+        elif args.command == "fits":
+            answer = scratch.fits(args.place, args.keep)
         elif args.command == "compare":
             wanted, found = json.load(sys.stdin)["sums"], scratch.sums()
             wrong = differences(wanted, found)
@@ -61,7 +67,7 @@ def main():
             answer = getattr(scratch, args.command)()
     except ScratchError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
-        return 1
+        return 255 if args.command == "leads" else 1
     print(json.dumps(answer))
     return 0
 

@@ -2,11 +2,14 @@
 
 import json
 import subprocess
+import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 SETTINGS = Path("/etc/pgbackrest-scratch.json")
+LEADERS = ("leader", "master")
 KNOWN = (0, 1, 2, 3)  # ok, and three ways of being empty
 TABLES = """
     SELECT format('%I.%I', nspname, relname)
@@ -30,9 +33,9 @@ def chosen(members):
     replicas = sorted(
         m["name"]
         for m in members
-        if m["role"] not in ("leader", "master") and m["state"] in ("streaming", "running")
+        if m["role"] not in LEADERS and m["state"] in ("streaming", "running")
     )
-    leaders = [m["name"] for m in members if m["role"] in ("leader", "master")]
+    leaders = [m["name"] for m in members if m["role"] in LEADERS]
     return (replicas or leaders or [None])[0]
 
 
@@ -105,23 +108,44 @@ class Host:
         self.settings = settings
         self.pgbackrest = ["pgbackrest", f"--stanza={settings['stanza']}"]
 
-    def rest(self, path):
-        """Ask Patroni; return the status and the answer."""
+    def rest(self, path, base=None):
+        """Ask Patroni, this member's or another; return the status and the answer."""
+        url = (base or self.settings["rest"]) + path
         try:
-            with urllib.request.urlopen(self.settings["rest"] + path, timeout=5) as answer:  # noqa: S310
+            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, {}
         except OSError as error:
             raise ScratchError(f"Patroni does not answer: {error}") from None
 
-    def leads(self):
-        """Say whether this member is the leader."""
-        return self.rest("/primary")[0] == 200
+    def members(self):
+        """Return the cluster's members, as etcd has them."""
+        return self.rest("/cluster")[1].get("members", [])
+
+    def led(self):
+        """Say whether another member leads, by its own word: etcd's may be of one that is lost."""
+        for member in self.members():
+            if member["role"] in LEADERS and member["name"] != self.settings["member"]:
+                with suppress(ScratchError):
+                    base = member["api_url"].removesuffix("/patroni")
+                    return self.rest("/primary", base)[0] == 200
+        return False
+
+    def leads(self, patience=60):
+        """Say whether this member is the leader; in a failover wait until some member is."""
+        end = time.monotonic() + patience
+        while self.rest("/primary")[0] != 200:
+            if self.led():
+                return False
+            if time.monotonic() > end:
+                raise ScratchError(f"no member has led for {patience} s")
+            time.sleep(1)
+        return True
 
     def checks(self):
         """Say whether this member is the one that checks backups."""
-        return chosen(self.rest("/cluster")[1]["members"]) == self.settings["member"]
+        return chosen(self.members()) == self.settings["member"]
 
     def backups(self):
         """Return the backups of the repository, oldest first."""

@@ -2,10 +2,12 @@
 
 import fcntl
 import json
+import os
 import re
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +29,16 @@ RECOVERY = [
 PAUSED = "pausing at the end of recovery"
 WAITING = "waiting for WAL to become available"
 SETTLED = 3  # seconds without anything new; the archive is asked every second
+
+
+def taken(root):
+    """Return the bytes that a directory takes; what vanishes meanwhile counts nothing."""
+    total = 0
+    for folder, _, names in os.walk(root):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
+    return total
 
 
 class Scratch:
@@ -87,6 +99,23 @@ class Scratch:
                 f"{self.root} has {free >> 20} MB free, the backup needs {int(size * 1.2) >> 20}: "
                 "make room, or set pgbackrest_scratch to a directory of a larger disk"
             )
+
+    def fits(self, place, keep):
+        """Refuse what a cluster's disk has no room for; a rename on one disk needs none."""
+        place = Path(place)
+        if self.data.stat().st_dev == place.parent.stat().st_dev:
+            return {"copied": False}
+        goes = [place.with_name(f"{place.name}.replaced"), *([] if keep else [place])]
+        room = shutil.disk_usage(place.parent).free + sum(taken(path) for path in goes)
+        need = int(taken(self.data) * 1.1)
+        if need > room:
+            self.drop()
+            raise ScratchError(
+                f"{self.data} is on another disk than {place}, where {need >> 20} MB are "
+                f"needed and {room >> 20} are to be had: make room"
+                + (", or add -e keep=false" if keep else "")
+            )
+        return {"copied": True}
 
     def start(self):
         """Start it in recovery, with the settings that came with the backup but for these."""
