@@ -279,6 +279,7 @@ def p99(port, requests=400):
     return statistics.quantiles(times, n=100)[98]
 
 
+@pytest.mark.fleet
 def test_the_web_workers_stay_quick_while_eight_compute(compute, start, make_listener):
     """Rounds with and without take turns, so that a noisy neighbour disturbs both alike."""
     web = start("web-0", on=make_listener())

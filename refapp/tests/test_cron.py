@@ -55,6 +55,7 @@ def lead(lease, hosts):
     return eventually(lambda: (now := lease()) and now[0] in hosts and now, TAKEOVER)
 
 
+@pytest.mark.fleet
 def test_leaders_are_frozen_killed_and_stopped_and_each_tick_is_there_once(cron, lease, sql):
     processes = {name: cron(name) for name in ("cron1", "cron2", "cron3")}
     for process in processes.values():

@@ -11,6 +11,7 @@ import requests
 from web import WORKERS, Client, Load
 
 
+@pytest.mark.fleet
 def test_a_handover_on_one_socket_drops_nothing(listener, start):
     old = start("release-0")
     load = Load(listener.getsockname()[1])

@@ -57,6 +57,7 @@ def test_who_is_not_reported_again_is_not_online(app, monkeypatch):
     assert presence.count() == 0
 
 
+@pytest.mark.fleet
 def test_one_query_a_period_for_all_processes(start, listener, queries):
     for n in range(2):
         start(f"app{n}")

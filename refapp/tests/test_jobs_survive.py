@@ -30,6 +30,7 @@ def count_left(sql):
     return sql("SELECT count(*) FROM jobs WHERE state <> 'done'")[0][0]
 
 
+@pytest.mark.fleet
 def test_workers_are_killed_and_each_effect_is_there_once(work, imports, item, sql):
     names = [f"killed-{number}" for number in range(3)]
     workers = {name: work(name, WEB_CONCURRENCY="2") for name in names}

@@ -74,6 +74,7 @@ def depends_on_more(case):
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
+@pytest.mark.fleet
 def test_an_operation_answers_as_documented(case, site, token):
     headers = {
         "Authorization": f"Bearer {token(case.operation.path)}",

@@ -309,6 +309,7 @@ async def all_heard(people):
     assert said >= SAID
 
 
+@pytest.mark.fleet
 def test_nothing_is_lost_or_doubled_when_processes_are_replaced(hosts):
     async def work():
         people = await gather(60, hosts)

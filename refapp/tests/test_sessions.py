@@ -217,6 +217,7 @@ def test_redis_lost_between_reading_and_writing(browser, app, redis_server):
     assert statuses == [503]
 
 
+@pytest.mark.fleet
 def test_real_processes_alternately(environ, directory, redis_server):
     """Two gunicorns, each with workers of its own, and a client that goes round."""
     webs = [

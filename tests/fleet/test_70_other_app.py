@@ -89,6 +89,7 @@ def test_a_restart_of_it_fails_no_request(other):
     assert load.report["requests"] > 100
 
 
+@pytest.mark.full
 def test_a_second_run_changes_nothing(other):
     done = play("site.yml", inventory=other.inventory)
     assert done.changed == {}, done.log
