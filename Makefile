@@ -53,7 +53,7 @@ molecule: test-tools ## molecule test for every role, or for ROLE=name; FULL=1 f
 # The lab that is up, or else the small one; what needs three hosts a tier is in the long forms.
 fleet: INVENTORY := $(or $(shell sed -n 's/^LAB_INVENTORY=//p' .lab/env 2>/dev/null),inventories/lab$(if $(FULL),,-small))
 fleet: up test-tools ## fleet tests on the lab; FULL=1 for the long forms
-	pytest $(if $(FULL),,-m "not full") tests/fleet
+	pytest $(if $(FULL),,-m "not full") --durations=25 tests/fleet
 
 status: tools ## one table: host, tier, release, processes, health
 	@ansible-playbook playbooks/status.yml -i $(INVENTORY)
