@@ -75,7 +75,7 @@ def test_readyz_lists_what_is_not_ready(lonely):
 def test_waits_for_the_database_then_says_when_to_retry(lonely):
     started = time.monotonic()
     answer = lonely.test_client().get("/sales/total?item=item-1")
-    assert 1 < time.monotonic() - started < 3, "the balancer gives up after 3 s"
+    assert 1 < time.monotonic() - started < 4, "the balancer gives up after 4 s"
     assert answer.status_code == 503
     assert answer.content_type == "application/problem+json"
     assert answer.headers["Retry-After"] == "1"
@@ -88,7 +88,7 @@ def test_all_transactions_of_a_request_wait_together(lonely):
         for _ in range(3):
             with pytest.raises(Unavailable):
                 db.run(lambda session: session.execute(sa.text("SELECT 1")), idempotent=True)
-    assert 1 < time.monotonic() - started < 3, "not three times as long"
+    assert 1 < time.monotonic() - started < 4, "not three times as long"
 
 
 def test_development_is_loud(monkeypatch, caplog):
