@@ -17,7 +17,7 @@ ifndef FULL
 SCENARIOS := $(foreach name,$(filter-out single,$(SCENARIOS)),$(if $(findstring -,$(name)),,$(name)))
 endif
 # The longest first, so that none runs alone at the end.
-LONGEST := single swift app postgresql base firewall
+LONGEST := single pgbackrest swift rclone balancer app postgresql
 SCENARIOS := $(foreach name,$(LONGEST),$(filter $(name),$(SCENARIOS))) $(filter-out $(LONGEST),$(SCENARIOS))
 # Scenarios that run at the same time; each holds one to five hosts.
 JOBS ?= $(shell nproc)
