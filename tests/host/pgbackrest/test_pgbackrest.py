@@ -143,7 +143,7 @@ def test_secrets_are_closed(host):
     assert (config.user, config.group, config.mode) == ("root", "postgres", 0o640)
     # Patterns that don't match themselves: sudo logs this command.
     readers = host.check_output(
-        "grep -rls 'test-[pb]a[sc]' /etc /run /var/lib /var/log || true"
+        r"grep -rls 'test-[p]assphrase\|test-[b]ackup-key' /etc /run /var/lib /var/log || true"
     ).split()
     assert readers == ["/etc/pgbackrest.conf"]
 
