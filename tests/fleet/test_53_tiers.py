@@ -20,13 +20,6 @@ def of_three(fleet):
             pytest.skip(f"tier {tier} has no quorum that survives the loss of a host")
 
 
-@pytest.fixture(scope="module")
-def client(fleet):
-    with fleet.session() as session:
-        session.headers["Authorization"] = f"Bearer {fleet.login()['access_token']}"
-        yield session
-
-
 @contextmanager
 def change_under_load(fleet, **options):
     """The load of the acceptance tests with keys only, as for faults."""
