@@ -1,4 +1,5 @@
-# `make up` makes a fleet in containers on this machine; `make test` proves everything.
+# `make up` makes a fleet in containers on this machine; `make test` proves it, and with FULL=1 what
+# needs three hosts a tier or long.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help

@@ -17,13 +17,6 @@ ENDLESS = {"data": json.dumps(list(range(2, 82, 2))), "sum": 801}
 MIB = 1024**2
 
 
-@pytest.fixture(scope="module")
-def client(fleet):
-    with fleet.session() as session:
-        session.headers["Authorization"] = f"Bearer {fleet.login()['access_token']}"
-        yield session
-
-
 @contextmanager
 def held(fleet):
     """Let no query of the sales end while the block runs; yields a count of those that wait."""

@@ -11,13 +11,6 @@ from tests.fleet.support import eventually
 PORTS = {"web": 8000, "realtime": 8100, "cpu": 8200}
 
 
-@pytest.fixture(scope="module")
-def client(fleet):
-    with fleet.session() as session:
-        session.headers["Authorization"] = f"Bearer {fleet.login()['access_token']}"
-        yield session
-
-
 @pytest.fixture
 def change(fleet, client):
     """Set the banner; afterwards there is none."""
