@@ -54,6 +54,12 @@ def restore_problems(target: str, backups: list[dict], now: float) -> list[str]:
     return []
 
 
+def newest_backups(backups: list[dict], repositories: list[int]) -> list[str]:
+    """Return the label of the newest backup of each repository, or that there is none."""
+    newest = {backup["database"]["repo-key"]: backup["label"] for backup in backups}
+    return [newest.get(number, f"no backup in repository {number}") for number in repositories]
+
+
 def bucket_keys(buckets: list[dict], users: list[dict]) -> list[dict]:
     """Return the buckets that have a user, each with the key of one."""
     owners = {user["account"]: user for user in reversed(users)}
@@ -76,5 +82,6 @@ class FilterModule:
         return {
             "restore_target": restore_target,
             "restore_problems": restore_problems,
+            "newest_backups": newest_backups,
             "bucket_keys": bucket_keys,
         }

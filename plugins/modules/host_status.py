@@ -167,7 +167,13 @@ class Status:
         status, body = get(self.address, 2379, "/health")
         if status != 200:
             wrong.append("etcd is not healthy")
-        return "", running, [member.get("role", "no role")], wrong
+        return "", running, [member.get("role", "no role"), *self.backups()], wrong
+
+    @staticmethod
+    def backups():
+        """What the host knows to be wrong with backups: they don't make it unwell."""
+        tool = "/usr/local/sbin/pgbackrest-scratch"
+        return json.loads(said("runuser", "-u", "postgres", "--", tool, "notes") or "[]")
 
     def redis(self):
         """Redis has a role and Sentinel knows a primary and a quorum."""

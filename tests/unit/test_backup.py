@@ -1,6 +1,8 @@
 """Backups: which point in time is meant, who acts, and what counts as the same."""
 
 import importlib.util
+import json
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from ansible.errors import AnsibleFilterError
 
-from plugins.filter.backup import bucket_keys, restore_problems, restore_target
+from plugins.filter.backup import bucket_keys, newest_backups, restore_problems, restore_target
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "roles/pgbackrest/files/scratch"
@@ -28,6 +30,7 @@ def tool(name, **others):
 
 facts = tool("facts")
 scratch = tool("scratch", facts=facts)
+notes = tool("notes", facts=facts)
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()
 BACKUPS = [{"timestamp": {"stop": NOON - 100}}, {"timestamp": {"stop": NOON + 50}}]
@@ -185,3 +188,82 @@ def test_buckets_are_copied_with_the_key_of_their_account():
     assert bucket_keys(buckets, users) == [
         {"bucket": "uploads", "key": "shop:app", "secret": "one"}
     ]
+
+
+def test_each_repository_has_a_newest_backup():
+    backups = [
+        {"label": "a", "database": {"repo-key": 1}},
+        {"label": "b", "database": {"repo-key": 2}},
+        {"label": "c", "database": {"repo-key": 1}},
+    ]
+    assert newest_backups(backups, [1, 2, 3]) == ["c", "b", "no backup in repository 3"]
+
+
+MONDAY = datetime(2026, 11, 16, tzinfo=UTC).timestamp()
+CALENDARS = ["Sun *-*-* 02:00", "Mon..Sat *-*-* 02:00"]
+
+
+def at(days, hours=0):
+    return MONDAY + days * 86400 + hours * 3600
+
+
+@pytest.mark.parametrize(
+    ("stop", "proven", "now", "wrong"),
+    [
+        (at(1, 2.1), "newest", at(1, 12), None),
+        (at(1, 2.1), "newest", at(2, 7), None),  # the next may still be on its way
+        (at(1, 2.1), "newest", at(2, 9), "has no backup since 2026-11-17 02:06 UTC"),
+        (at(1, 2.1), "older", at(1, 7), None),
+        (at(1, 2.1), "older", at(1, 9), "newest is not proved: journalctl -u pgbackrest-check@2"),
+        (at(1, 2.1), None, at(1, 9), "newest is not proved"),
+        (None, None, at(1, 12), "repository 2 has no backup: playbooks/backup.yml"),
+    ],
+)
+def test_a_backup_that_is_late_or_not_proved_has_a_note(
+    tmp_path, monkeypatch, stop, proven, now, wrong
+):
+    host = facts.Host(
+        {"scratch": tmp_path / "scratch", "stanza": "main", "calendars": CALENDARS}, 2
+    )
+    seen = host.state("seen")
+    seen.write_text(json.dumps({"backup": "newest" if stop else None, "stop": stop}))
+    os.utime(seen, (now - 600, now - 600))
+    if proven:
+        host.state("checked").write_text(json.dumps({"backup": proven}))
+    monkeypatch.setattr(notes, "due", lambda since, _: (since // 86400 + 1) * 86400 + 7200)
+    found = notes.kept(host, now)
+    assert [wrong in line for line in found] == ([True] if wrong else [])
+    (late,) = notes.kept(host, now + 4 * 3600)
+    assert "repository 2 last looked at" in late
+
+
+def test_a_repository_that_nobody_looked_at_has_a_note(tmp_path):
+    (note,) = notes.kept(facts.Host({"scratch": tmp_path / "scratch", "stanza": "main"}), at(0))
+    assert note.startswith("repository 1 not looked at yet")
+
+
+def test_backups_are_due_when_the_first_of_their_timers_says(monkeypatch):
+    said = {
+        CALENDARS[0]: "Normalized form: Sun *-*-* 02:00:00 UTC\n"
+        "    Next elapse: Sun 2026-11-22 03:00:00 CET\n"
+        "       (in UTC): Sun 2026-11-22 02:00:00 UTC\n",
+        CALENDARS[1]: "    Next elapse: Wed 2026-11-18 02:00:00 UTC\n       From now: 3 days ago\n",
+    }
+    monkeypatch.setattr(notes, "says", lambda *words: said.get(words[-1], ""))
+    assert notes.due(at(1, 3), CALENDARS) == at(2, 2)
+    assert notes.due(at(1, 3), CALENDARS[:1]) == at(6, 2)
+    assert notes.due(at(1, 3), ["nonsense"]) is None
+
+
+def test_units_that_failed_are_named():
+    shown = "\n\n".join(
+        f"Id={name}.service\nLoadState={load}\nActiveState={active}\nSubState={sub}"
+        for name, load, active, sub in [
+            ("pgbackrest-full@1", "loaded", "inactive", "dead"),
+            ("pgbackrest-diff@1", "loaded", "activating", "auto-restart"),
+            ("pgbackrest-check@1", "loaded", "failed", "failed"),
+            ("pgbackrest-backup@full", "not-found", "failed", "failed"),
+        ]
+    )
+    assert notes.failed_units(shown) == ["pgbackrest-diff@1", "pgbackrest-check@1"]
+    assert notes.failed_units("") == []

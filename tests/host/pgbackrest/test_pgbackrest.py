@@ -39,8 +39,9 @@ def sql(host, query, socket="/var/run/postgresql"):
     return as_postgres(host, f'psql -XAtq -h {socket} -d shop -c "{query}"')
 
 
-def backups(host):
-    return json.loads(as_postgres(host, "pgbackrest info --output=json"))[0]["backup"]
+def backups(host, repository=1):
+    command = f"pgbackrest info --repo={repository} --output=json"
+    return json.loads(as_postgres(host, command))[0]["backup"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -78,12 +79,12 @@ def test_the_first_backup_is_full_and_without_errors(host):
 
 
 def test_the_timers_wait_for_their_hours(host):
-    for name in ("backup@full", "backup@diff", "check"):
+    for name in ("full@1", "diff@1", "check@1", "full@2", "diff@2", "check@2"):
         timer = host.service(f"pgbackrest-{name}.timer")
         assert timer.is_enabled, name
         assert timer.is_running, name
     listed = host.check_output("systemctl list-timers --no-legend 'pgbackrest*'")
-    assert "Sun" in next(line for line in listed.splitlines() if "@full" in line)
+    assert "Sun" in next(line for line in listed.splitlines() if "full@1" in line)
 
 
 @pytest.fixture
@@ -95,12 +96,12 @@ def elsewhere(host):
     yield
     host.check_output(f"cat > /etc/pgbackrest-scratch.json <<'E'\n{settings}\nE")
     host.run(
-        "systemctl stop pretender pgbackrest-backup@diff; systemctl reset-failed 'pgbackrest*'"
+        "systemctl stop pretender pgbackrest-diff@1; systemctl reset-failed 'pgbackrest*'"
     )
 
 
 def result(host):
-    return host.check_output("systemctl show -p Result --value pgbackrest-backup@diff")
+    return host.check_output("systemctl show -p Result --value pgbackrest-diff@1")
 
 
 def test_only_a_leader_takes_backups(host, elsewhere):
@@ -110,15 +111,15 @@ def test_only_a_leader_takes_backups(host, elsewhere):
     host.check_output(
         "timeout 20 bash -c 'until (: < /dev/tcp/127.0.0.1/8009); do sleep 0.2; done'"
     )
-    host.check_output("systemctl start pgbackrest-backup@diff.service")
+    host.check_output("systemctl start pgbackrest-diff@1.service")
     assert result(host) == "exec-condition"
     assert len(backups(host)) == before
 
 
 def test_a_member_that_can_not_know_fails_and_tries_again(host, elsewhere):
-    assert host.run("systemctl start pgbackrest-backup@diff.service").rc != 0
+    assert host.run("systemctl start pgbackrest-diff@1.service").rc != 0
     assert result(host) == "exit-code"
-    state = host.check_output("systemctl show -p SubState --value pgbackrest-backup@diff")
+    state = host.check_output("systemctl show -p SubState --value pgbackrest-diff@1")
     assert state.startswith("auto-restart")
 
 
@@ -156,15 +157,35 @@ def test_a_certificate_that_was_not_given_is_refused(host):
 
 
 def test_the_check_proves_the_newest_backup_once(host):
-    host.check_output("systemctl start pgbackrest-backup@diff.service")
-    host.check_output("systemctl restart pgbackrest-check.service")
+    host.check_output("systemctl start pgbackrest-diff@1.service")
+    host.check_output("systemctl restart pgbackrest-check@1.service")
     newest = backups(host)[-1]
     assert newest["type"] == "diff"
-    checked = json.loads(host.check_output(f"cat {SCRATCH}-checked.json"))
+    checked = json.loads(host.check_output(f"cat {SCRATCH}-checked-1.json"))
     assert checked["backup"] == newest["label"]
     assert checked["rows"] >= 1000
     assert not host.file(SCRATCH).exists
     assert tool(host, "check") == checked
+
+
+def test_a_second_repository_has_backups_and_proofs_of_its_own(host):
+    host.check_output("systemctl start pgbackrest-full@2.service")
+    host.check_output("systemctl restart pgbackrest-check@2.service")
+    newest = backups(host, 2)[-1]
+    assert newest["label"] not in [backup["label"] for backup in backups(host)]
+    checked = json.loads(host.check_output(f"cat {SCRATCH}-checked-2.json"))
+    assert checked["backup"] == newest["label"]
+    assert tool(host, "notes") == []  # both are new, and proved
+
+
+def test_a_restore_can_come_from_the_second_repository(host, scratch):
+    marked = tool(host, "mark second")
+    found = tool(host, "--repository 2 restore name --target second")
+    assert found["backup"] in [backup["label"] for backup in backups(host, 2)]
+    compared = json.loads(as_postgres(
+        host, f"sh -c 'echo {json.dumps(json.dumps(marked))} | pgbackrest-scratch compare'"
+    ))  # fmt: skip
+    assert compared["differences"] == []
 
 
 def test_a_backup_with_a_damaged_page_is_not_called_proved(host):
@@ -172,15 +193,17 @@ def test_a_backup_with_a_damaged_page_is_not_called_proved(host):
     path = "/var/lib/postgresql/17/main/" + sql(host, "SELECT pg_relation_filepath('damaged')")
     try:
         host.check_output(f"printf x | dd of={path} bs=1 seek=12000 conv=notrunc status=none")
-        host.check_output("systemctl start pgbackrest-backup@diff.service")
-        refused = host.run("systemctl start pgbackrest-check.service")
-        journal = host.check_output("journalctl -u pgbackrest-check -n 20")
+        host.check_output("systemctl start pgbackrest-diff@1.service")
+        refused = host.run("systemctl start pgbackrest-check@1.service")
+        journal = host.check_output("journalctl -u pgbackrest-check@1 -n 20")
+        told = tool(host, "notes")
     finally:
         sql(host, "DROP TABLE damaged")
         host.run("systemctl reset-failed 'pgbackrest*'")
-        host.check_output("systemctl start pgbackrest-backup@full.service")
+        host.check_output("systemctl start pgbackrest-full@1.service")
     assert refused.rc != 0
     assert "damaged pages" in journal
+    assert any(note.startswith("pgbackrest-check@1 failed") for note in told)
 
 
 def test_restores_to_a_marked_moment_with_every_row(host, scratch):

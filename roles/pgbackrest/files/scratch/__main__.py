@@ -10,19 +10,23 @@ import sys
 
 import live
 from facts import SETTINGS, Host, ScratchError, differences
+from notes import notes
 from scratch import Scratch
 
 
 def main():
     """Run one command; return the exit code."""
     parser = argparse.ArgumentParser(prog="pgbackrest-scratch", description=__doc__)
+    parser.add_argument("--repository", type=int, default=1, help="its number; default: 1")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in {
         "leads": "exit code 0 on the leader, 1 on others, 255 when nobody leads",
         "checks": "exit code 0 on the member that checks backups",
         "check": "prove the newest backup, unless this host has done so",
+        "notes": "what an operator should know, from what lies on this host",
         "sums": "rows and checksums of the scratch cluster's tables",
         "fits": "refuse unless it can be moved to a cluster's directory",
+        "describe": "tell repositories that know no cluster of the scratch cluster",
         "promote": "end its recovery, on a new timeline, and stop it",
         "drop": "remove the scratch cluster",
         "mark": "on the leader: name a moment, with the sums of all tables",
@@ -44,12 +48,14 @@ def main():
             command.add_argument("--timeline")
             command.add_argument("--backup", help="label; without it pgBackRest chooses")
     args = parser.parse_args()
-    host = Host(json.loads(SETTINGS.read_text()))
+    host = Host(json.loads(SETTINGS.read_text()), args.repository)
     scratch = Scratch(host)
     try:
         if args.command in ("leads", "checks"):
             return 0 if getattr(host, args.command)() else 1
-        if args.command == "mark":
+        if args.command == "notes":
+            answer = notes(host)
+        elif args.command == "mark":
             answer = live.mark(host, args.name, args.limit)
         elif args.command == "flush":
             answer = live.flush(host, args.limit)

@@ -11,6 +11,7 @@ from pathlib import Path
 SETTINGS = Path("/etc/pgbackrest-scratch.json")
 LEADERS = ("leader", "master")
 KNOWN = (0, 1, 2, 3)  # ok, and three ways of being empty
+NOBODY = (1, 3)  # a repository that knows no cluster
 TABLES = """
     SELECT format('%I.%I', nspname, relname)
     FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
@@ -104,8 +105,8 @@ def sums(database, connection):
 class Host:
     """This host: its settings, its Patroni, the repository that it sees."""
 
-    def __init__(self, settings):
-        self.settings = settings
+    def __init__(self, settings, repository=1):
+        self.settings, self.repository = settings, repository
         self.pgbackrest = ["pgbackrest", f"--stanza={settings['stanza']}"]
 
     def rest(self, path, base=None):
@@ -149,4 +150,13 @@ class Host:
 
     def backups(self):
         """Return the backups of the repository, oldest first."""
-        return held(json.loads(run(*self.pgbackrest, "info", "--output=json"))[0])
+        return held(self.info(f"--repo={self.repository}"))
+
+    def info(self, *words):
+        """Return what pgBackRest knows of the stanza; it asks every repository, or one."""
+        return json.loads(run(*self.pgbackrest, *words, "--output=json", "info"))[0]
+
+    def state(self, kind):
+        """Name the file of this repository that keeps what a check saw, or what it proved."""
+        root = Path(self.settings["scratch"])
+        return root.with_name(f"{root.name}-{kind}-{self.repository}.json")

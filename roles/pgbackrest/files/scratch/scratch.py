@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from facts import ScratchError, ask, connect, databases, run, sums
+from facts import KNOWN, NOBODY, ScratchError, ask, connect, databases, run, sums
 
 # What a cluster in recovery must have no less of than its primary had; and pg_controldata's word.
 LIMITS = {
@@ -49,7 +49,6 @@ class Scratch:
         self.root = Path(host.settings["scratch"])
         self.data, self.log = self.root / "data", self.root / "log"
         self.locked = None
-        self.checked = self.root.with_name(f"{self.root.name}-checked.json")
 
     def lock(self, wait):
         """Keep other calls from the scratch directory until this process ends."""
@@ -71,6 +70,7 @@ class Scratch:
         words = (
             ["--type=standby"] if kind == "latest" else [f"--type={kind}", "--target-action=pause"]
         )
+        words += [f"--repo={self.host.repository}"]  # the WAL comes from there, too
         words += [f"--target={target}"] if target else []
         words += [f"--target-timeline={timeline}"] if timeline else []
         words += [f"--set={backup}"] if backup else []
@@ -116,6 +116,21 @@ class Scratch:
                 + (", or add -e keep=false" if keep else "")
             )
         return {"copied": True}
+
+    def describe(self):
+        """Tell repositories that know no cluster of this one, so that its WAL can enter them."""
+        repositories = self.host.info()["repo"]
+        dumb = [str(repo["key"]) for repo in repositories if repo["status"]["code"] not in KNOWN]
+        if dumb:
+            self.drop()
+            raise ScratchError(
+                f"repository {', '.join(dumb)} can't be read: what is restored archives into every "
+                "repository. Bring it back, empty if need be, or take it from pgbackrest_options"
+            )
+        new = [repo["key"] for repo in repositories if repo["status"]["code"] in NOBODY]
+        if new:
+            run(*self.host.pgbackrest, f"--pg1-path={self.data}", "--no-online", "stanza-create")
+        return {"new": new}
 
     def start(self):
         """Start it in recovery, with the settings that came with the backup but for these."""
@@ -237,7 +252,10 @@ class Scratch:
         """Prove the newest backup, once: restore it, read every row, verify every page."""
         backups = self.host.backups()
         newest = backups[-1]["label"] if backups else None
-        done = json.loads(self.checked.read_text()) if self.checked.exists() else {}
+        stop = backups[-1]["timestamp"]["stop"] if backups else None
+        self.host.state("seen").write_text(json.dumps({"backup": newest, "stop": stop}))
+        checked = self.host.state("checked")
+        done = json.loads(checked.read_text()) if checked.exists() else {}
         if newest is None or done.get("backup") == newest:
             return done
         if backups[-1].get("error"):
@@ -260,5 +278,5 @@ class Scratch:
             "restored_s": found["restored_s"],
             "checked_s": round(time.monotonic() - began, 1),
         }
-        self.checked.write_text(json.dumps(done))
+        checked.write_text(json.dumps(done))
         return done
