@@ -8,6 +8,7 @@ module: host_status
 short_description: Say how a host does in each of its tiers
 description:
   - Asks each tier's own health check on the host, and gives a row for each tier.
+  - Notes on backups and copies stand beside "ok", a host is not unwell for them. No store is asked.
 options:
   tiers: {description: Tiers of the host., type: list, elements: str, required: true}
   address: {description: Address that the tiers listen on., type: str, required: true}
@@ -34,13 +35,19 @@ rows: {description: A row for each tier., returned: always, type: list}
 import http.client
 import json
 import os
+import re
 import socket
 import subprocess
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
 TIMEOUT = 5  # seconds for any one question
+COPIER = Path("/usr/local/sbin/rclone-copies")  # roles/rclone
+COPIED = Path("/var/lib/rclone-copies/copied")
+PATIENCE = 6 * 3600  # seconds that copies may take
 
 
 def said(*argv, env=None):
@@ -90,6 +97,14 @@ def processes(unit):
         if group and path.exists():
             return len(path.read_text().split())
     return 0
+
+
+def due(since, calendar):
+    """Give the time at which a timer elapses first after another time."""
+    base = f"{datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    elapse = said("systemd-analyze", "calendar", f"--base-time={base}", calendar)
+    found = re.search(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC$", elapse, re.M)
+    return datetime.fromisoformat(f"{found[1]}+00:00").timestamp() if found else None
 
 
 class Status:
@@ -193,7 +208,7 @@ class Status:
         )
         if not quorum.startswith("OK"):
             wrong.append("Sentinel has no quorum")
-        return "", running, [role], wrong
+        return "", running, [role, *self.copies()], wrong
 
     def storage(self):
         """Swift's proxy answers through nginx, and its servers listen."""
@@ -206,7 +221,29 @@ class Status:
             for port in (6200, 6201, 6202)
             if not listens(self.address, port)
         ]
-        return "", running, [], wrong
+        return "", running, self.copies(), wrong
+
+    @staticmethod
+    def copies():
+        """What the host knows to be wrong with its copies: they don't make it unwell."""
+        unit = "rclone-copies"
+        if not COPIER.exists():
+            return []
+        shown = said("systemctl", "show", "--property=ActiveState,SubState", f"{unit}.service")
+        if "=failed" in shown or "auto-restart" in shown:
+            return [f"{unit} failed: journalctl -u {unit}"]
+        if not COPIED.exists():
+            return [
+                f"nothing copied yet: {unit}.timer does so every day, systemctl start {unit} now"
+            ]
+        last = COPIED.stat().st_mtime
+        timer = said("systemctl", "show", "--property=TimersCalendar", f"{unit}.timer")
+        calendar = re.search(r"OnCalendar=([^;]+) ;", timer)
+        late = due(last, calendar[1]) if calendar else None
+        if late and time.time() - late > PATIENCE:
+            day = f"{datetime.fromtimestamp(last, UTC):%Y-%m-%d %H:%M} UTC"
+            return [f"nothing copied since {day}: journalctl -u {unit}"]
+        return []
 
 
 def main():

@@ -1,6 +1,11 @@
 """The table of status.yml."""
 
+import os
+
+import pytest
+
 from plugins.filter.status import status_rows, status_table
+from plugins.modules import host_status
 
 OK = {"tier": "app", "release": "0123456789ab", "processes": "web 5", "health": "ok"}
 
@@ -21,3 +26,61 @@ def test_columns_line_up():
     lines = table.splitlines()
     assert lines[0].split() == ["host", "tier", "release", "processes", "health"]
     assert {line.index(word) for line, word in zip(lines[1:], ("app", "-"), strict=True)} == {8}
+
+
+NOON = 1795435200  # 2026-11-23 12:00 UTC
+
+
+@pytest.fixture
+def copier(tmp_path, monkeypatch):
+    """A host with copies at 03:00; what systemd says of them can be changed."""
+    said = {
+        "ActiveState,SubState": "ActiveState=inactive\nSubState=dead",
+        "TimersCalendar": "TimersCalendar={ OnCalendar=*-*-* 03:00:00 ; next_elapse=x }",
+        "calendar": "    Next elapse: Mon 2026-11-23 03:00:00 UTC\n       From now: 9h ago",
+    }
+
+    def answer(*words, **_):
+        return next(text for name, text in said.items() if any(name in word for word in words))
+
+    monkeypatch.setattr(host_status, "said", answer)
+    monkeypatch.setattr(host_status.time, "time", lambda: NOON)
+    for name in ("COPIER", "COPIED"):
+        monkeypatch.setattr(host_status, name, tmp_path / name)
+    (tmp_path / "COPIER").touch()
+    return said
+
+
+def copied(hours_ago):
+    host_status.COPIED.touch()
+    os.utime(host_status.COPIED, (NOON - hours_ago * 3600,) * 2)
+    return host_status.Status.copies()
+
+
+def test_a_host_without_copies_has_no_note(copier):
+    host_status.COPIER.unlink()
+    assert host_status.Status.copies() == []
+
+
+def test_copies_that_were_never_taken_have_a_note(copier):
+    (note,) = host_status.Status.copies()
+    assert "systemctl start rclone-copies" in note
+
+
+def test_copies_that_failed_have_a_note(copier):
+    copier["ActiveState,SubState"] = "ActiveState=activating\nSubState=auto-restart"
+    assert copied(1) == ["rclone-copies failed: journalctl -u rclone-copies"]
+
+
+def test_copies_that_are_late_have_a_note(copier):
+    assert copied(33) == ["nothing copied since 2026-11-22 03:00 UTC: journalctl -u rclone-copies"]
+    copier["calendar"] = "    Next elapse: Tue 2026-11-24 03:00:00 UTC\n       From now: 15h left"
+    assert copied(9) == []
+
+
+def test_a_note_stands_beside_ok(monkeypatch):
+    status = host_status.Status({"address": "192.0.2.1"})
+    answer = ("", "", ["nothing copied yet"], [])
+    monkeypatch.setattr(host_status.Status, "storage", lambda self: answer)
+    row = status.row("storage")
+    assert (row["health"], row["healthy"]) == ("ok, nothing copied yet", True)

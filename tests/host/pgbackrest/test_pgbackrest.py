@@ -95,9 +95,7 @@ def elsewhere(host):
     host.check_output(f"cat > /etc/pgbackrest-scratch.json <<'E'\n{other}\nE")
     yield
     host.check_output(f"cat > /etc/pgbackrest-scratch.json <<'E'\n{settings}\nE")
-    host.run(
-        "systemctl stop pretender pgbackrest-diff@1; systemctl reset-failed 'pgbackrest*'"
-    )
+    host.run("systemctl stop pretender pgbackrest-diff@1; systemctl reset-failed 'pgbackrest*'")
 
 
 def result(host):

@@ -1,5 +1,8 @@
 """Copies in another account: of a bucket with what was removed, of a file, sealed."""
 
+import re
+import time
+
 import boto3
 import pytest
 from botocore.config import Config
@@ -81,6 +84,38 @@ def test_the_file_is_sealed_and_can_be_opened(host, copies):
         "openssl enc -d -aes-256-cbc -pbkdf2 -pass file:/etc/rclone-copies.pass"
     )
     assert opened == "REDIS0012 a-text-to-look-for"
+
+
+def drill(host):
+    return host.run("/usr/local/sbin/rclone-drill")
+
+
+def test_the_drill_fetches_what_was_copied_and_compares(host, app, copies):
+    app.put_object(Bucket=BUCKET, Key="drill/one.txt", Body=b"one")
+    app.put_object(Bucket=BUCKET, Key="drill/zwei ü.txt", Body=b"two")
+    time.sleep(2)  # what is as old as the copy counts as younger
+    copy(host)
+    app.put_object(Bucket=BUCKET, Key="drill/later.txt", Body=b"no copy has it, and none could")
+    said = drill(host)
+    assert said.rc == 0, said.stderr
+    compared = re.search(r"bucket shop-uploads: (\d+) objects .*, (\d+) compared", said.stdout)
+    assert int(compared[2]) >= 2
+    assert re.search(r"file redis: \S+ opened, \d+ bytes, grep \S+ reads it", said.stdout)
+    assert not host.file("/var/lib/rclone-copies/drill").exists
+
+    copies.put_object(Bucket="copies", Key=f"buckets/{BUCKET}/current/drill/one.txt", Body=b"0ne")
+    said = drill(host)
+    assert said.rc != 0
+    assert "drill/one.txt" in said.stderr
+
+
+def test_a_bucket_is_restored_from_its_copy(host, app):
+    app.put_object(Bucket=BUCKET, Key="back/lost.txt", Body=b"to get back")
+    copy(host)
+    app.delete_object(Bucket=BUCKET, Key="back/lost.txt")
+    current = f"copies:copies/buckets/{BUCKET}/current"
+    host.check_output(f"/usr/local/sbin/rclone-store copy {current} {BUCKET}:{BUCKET}")
+    assert app.get_object(Bucket=BUCKET, Key="back/lost.txt")["Body"].read() == b"to get back"
 
 
 def test_the_app_reaches_no_copy(app):
