@@ -54,6 +54,13 @@ def test_the_next_backup_holds_only_what_has_changed(fleet, backup):
     assert kinds[-2:] == ["full", "diff"]
 
 
+def test_status_says_how_backups_are_and_calls_nobody_unwell_for_it(fleet, backup):
+    done = play("status.yml")
+    assert done.code == 0
+    checks = [line for line in done.output.splitlines() if "pgbackrest-check@" in line]
+    assert checks == [], "both were taken and proved just now"
+
+
 def test_a_drill_compares_every_table_and_prints_rpo_and_rto(fleet, backup):
     with fleet.load():
         done = play("restore_drill.yml")
@@ -62,6 +69,8 @@ def test_a_drill_compares_every_table_and_prints_rpo_and_rto(fleet, backup):
     assert int(found[2]) >= int(fleet.sql("SELECT count(*) FROM sales;")[0][0]) * 0.9
     assert float(re.search(r"RPO ([\d.]+) s", done.output)[1]) < 90
     assert float(re.search(r"RTO ([\d.]+) s", done.output)[1]) < 300
+    said = " ".join(done.output.split())
+    assert re.search(r"bucket \S+: \d+ objects fetched from the copy", said)
 
 
 @pytest.mark.parametrize(
