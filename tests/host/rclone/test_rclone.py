@@ -114,7 +114,7 @@ def test_a_bucket_is_restored_from_its_copy(host, app):
     copy(host)
     app.delete_object(Bucket=BUCKET, Key="back/lost.txt")
     current = f"copies:copies/buckets/{BUCKET}/current"
-    host.check_output(f"/usr/local/sbin/rclone-store copy {current} {BUCKET}:{BUCKET}")
+    host.check_output(f"/usr/local/sbin/rclone-store copy --ignore-existing {current} {BUCKET}:{BUCKET}")
     assert app.get_object(Bucket=BUCKET, Key="back/lost.txt")["Body"].read() == b"to get back"
 
 
