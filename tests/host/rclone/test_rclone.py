@@ -114,7 +114,8 @@ def test_a_bucket_is_restored_from_its_copy(host, app):
     copy(host)
     app.delete_object(Bucket=BUCKET, Key="back/lost.txt")
     current = f"copies:copies/buckets/{BUCKET}/current"
-    host.check_output(f"/usr/local/sbin/rclone-store copy --ignore-existing {current} {BUCKET}:{BUCKET}")
+    restore = "/usr/local/sbin/rclone-store copy --ignore-existing"
+    host.check_output(f"{restore} {current} {BUCKET}:{BUCKET}")
     assert app.get_object(Bucket=BUCKET, Key="back/lost.txt")["Body"].read() == b"to get back"
 
 
