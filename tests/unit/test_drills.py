@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 
 import pytest
 import yaml
@@ -173,19 +174,57 @@ def test_a_disk_with_much_room_is_not_filled(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("state", ["active", "failed"])
-def test_the_timer_stays_until_all_is_whole(monkeypatch, state):
-    said = []
-    monkeypatch.setattr(faults, "run", lambda *argv, **_: said.append(argv) or state)
-    fault = faults.Fault({"how": "service", "units": ["nginx"], "paths": [], "signal": "KILL"})
-    if state == "active":
-        fault.mend()
-    else:
-        with pytest.raises(faults.FaultError, match="still broken: nginx"):
-            fault.mend()
-    stops = [argv for argv in said if argv[:2] == ("systemctl", "stop")]
-    assert len(stops) == (state == "active")
-    assert said[0] == ("/bin/sh", "-c", "systemctl start nginx")
+def service(monkeypatch, *states):
+    """A fault that stops nginx, with what systemd says of it in turn; and what it was asked."""
+    said, left = [], list(states)
+
+    def run(*argv, **_):
+        said.append(argv)
+        return left.pop(0) if argv[:2] == ("systemctl", "is-active") else ""
+
+    monkeypatch.setattr(faults, "run", run)
+    monkeypatch.setattr(faults.time, "sleep", lambda _: None)
+    return faults.Fault({"how": "service", "units": ["nginx"], "paths": [], "signal": "KILL"}), said
+
+
+def test_neither_stop_nor_start_waits_for_the_quorum(monkeypatch):
+    fault, said = service(monkeypatch)
+    for _, step in fault.prepare():
+        step()
+    fault.mend()
+    assert said == [
+        ("systemctl", "stop", "--no-block", "nginx"),
+        ("/bin/sh", "-c", "systemctl start --no-block nginx"),
+    ]
+
+
+def test_whole_waits_until_it_is_and_then_takes_the_timer_away(monkeypatch):
+    fault, said = service(monkeypatch, "inactive", "activating", "active")
+    fault.whole(60)
+    assert [argv[1] for argv in said] == ["is-active"] * 3 + ["stop", "reset-failed"]
+
+
+def test_the_timer_stays_until_all_is_whole(monkeypatch):
+    fault, said = service(monkeypatch, "failed")
+    with pytest.raises(faults.FaultError, match="still broken: nginx"):
+        fault.whole(-1)
+    assert [argv[1] for argv in said] == ["is-active"]
+
+
+def test_what_mends_by_itself_is_whole_at_once(monkeypatch):
+    fault, said = service(monkeypatch)
+    fault.params |= {"how": "signal"}
+    fault.mend()
+    fault.whole(60)
+    assert [argv[1] for argv in said] == ["stop", "reset-failed"]
+
+
+def test_a_disk_is_emptied_only_when_its_units_have_stopped(monkeypatch):
+    fault, said = service(monkeypatch)
+    fault.params |= {"how": "empty"}
+    for _, step in fault.prepare():
+        step()
+    assert said == [("systemctl", "stop", "nginx"), ("systemctl", "start", "nginx")]
 
 
 def test_a_process_that_is_stopped_is_seen():
@@ -221,9 +260,48 @@ def test_requests_that_wait_count_until_they_are_answered():
     assert recovery(samples, Times(FAULT_AT)) == pytest.approx(8, abs=0.1)
 
 
-def test_a_single_slow_answer_is_chance():
-    samples = load(failing=lambda s, _: 4.0 if s == 30 else None)
+def waiting(slow):
+    """A load whose requests, number by number of their kind, wait for 4 s where `slow` says so."""
+    counted = Counter()
+
+    def took(second, kind):
+        counted[kind] += 30 <= second < 33
+        return 4.0 if 30 <= second < 33 and slow(kind, counted[kind]) else None
+
+    return load(failing=took)
+
+
+@pytest.mark.parametrize("most", [1, 2, 14])
+def test_a_few_slow_answers_among_many_are_chance(most):
+    samples = waiting(
+        lambda kind, number: kind == "write" and number % 5 == 0 and number <= 5 * most
+    )
+    slow = [s for s in samples if s.seconds > 3]
+    assert len(slow) == most
     assert recovery(samples, Times(FAULT_AT)) == 0
+
+
+def test_a_fifth_that_waits_is_an_outage():
+    samples = waiting(lambda kind, number: kind == "write" and number % 5 == 0)
+    # Its last second is beside one without; the answers to the two before came at 36.
+    assert recovery(samples, Times(FAULT_AT)) == pytest.approx(26, abs=0.3)
+
+
+@pytest.mark.parametrize("only", ["write", "sales"])
+def test_an_outage_of_one_kind_is_one(only):
+    samples = waiting(lambda kind, number: kind == only)
+    assert recovery(samples, Times(FAULT_AT)) == pytest.approx(27, abs=0.3)
+
+
+def test_two_of_a_rare_kind_are_no_crowd_and_three_are():
+    for number, found in ((2, 0), (3, 25.8)):
+        rare = [Sample(31 + 0.4 * each, 4.0, "login", True) for each in range(number)]
+        assert recovery(sorted(load() + rare), Times(FAULT_AT)) == pytest.approx(found, abs=0.1)
+
+
+def test_a_single_failure_always_counts():
+    samples = load(failing=lambda s, _: -0.1 if s == 30 else None)
+    assert recovery(samples, Times(FAULT_AT)) == pytest.approx(20, abs=0.1)
 
 
 def test_one_slow_answer_before_the_fault_hides_nothing():
