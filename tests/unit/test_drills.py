@@ -90,6 +90,42 @@ def test_every_entry_can_be_followed(drill):
     assert re.fullmatch(r"[a-z-]+", drill["name"])
 
 
+# The table of issue 4: recovery, failed requests as seconds' worth of their rate.
+PROMISED = {
+    "web-worker-kill web-master-kill app-host-stop app-host-kill": (5, {"all": 0}),
+    "job-worker-kill job-worker-frozen cron-leader-kill cron-leader-frozen": (15, {"all": 0}),
+    "lb-nginx-stop lb-host-stop lb-cut lb-mute": (5, {"all": 5}),
+    "cache-host-stop": (2, {"all": 0}),
+    "db-postmaster-kill": (10, {"cached": 0, "writes": 10}),
+    "db-host-stop db-host-kill db-cut db-deaf db-mute": (30, {"cached": 0, "writes": 30}),
+    "db-switchover": (5, {"all": 0}),
+    "etcd-member-stop etcd-down": (20, {}),
+    "redis-kill redis-host-stop redis-cut redis-mute": (15, {"reads": 0}),
+    "redis-down": (15, {"app": 0, "sales": 0}),
+    "storage-host-stop storage-disk-emptied": (10, {"all": 0}),
+    "db-disk-full app-disk-full lb-disk-full": (None, {}),
+    "app-host-frozen": (10, {"all": 0}),
+    "redis-frozen": (15, {"reads": 0}),
+    "db-frozen": (30, {"cached": 0, "writes": 30}),
+    "power-cut": (120, {}),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "promised"),
+    [(name, promised) for names, promised in PROMISED.items() for name in names.split()],
+)
+def test_budgets_are_those_of_the_issue(name, promised):
+    [drill] = [drill for drill in DRILLS if drill["name"] == name]
+    assert (drill["budget"]["recovery"], drill["budget"].get("failed", {})) == promised
+    # What comes back only with what was down is measured from there, and nothing else is.
+    later = {"etcd-down", "redis-down", "power-cut"} | {n for n in [name] if "disk-full" in n}
+    assert (drill.get("from") == "undo") == (name in later)
+    assert drill["budget"].get("slowest") == (5 if name == "app-host-frozen" else None)
+    if drill["tier"] in ("db", "redis"):
+        assert "primary" in drill["single"], "the old one must not come back as a second"
+
+
 def test_names_are_unique_and_every_tier_has_drills():
     names = [drill["name"] for drill in DRILLS]
     assert len(set(names)) == len(names)
