@@ -1,4 +1,4 @@
-"""A replica that is lost for good: nobody knows it any more, and it is known again when it returns."""
+"""A replica that is lost for good is forgotten, and known again when it returns."""
 
 import json
 import subprocess
