@@ -356,25 +356,36 @@ class Activation:
         text = "".join(f"{line}\n" for line in lines[-50:])
         (self.root / "history").write_text(text)
 
-    def prune(self, keep):
-        """Remove releases beyond the newest, and what only they used."""
-        releases, artifacts = self.root / "releases", self.root / "artifacts"
-        found = [p for p in releases.iterdir() if (p / "manifest.json").exists()]
+    def worth(self):
+        """List the releases of the host, those that are needed first, and how many those are."""
+        live, before = self.live(), self.history()[::-1]
+        previous = next((release for release in before if release != live), self.previous)
+        needed = [release for release in dict.fromkeys((live, previous)) if release]
+        found = [p for p in self.root.glob("releases/*") if (p / "manifest.json").exists()]
         found.sort(key=lambda p: p.stat().st_ctime, reverse=True)
-        pinned = {self.release, self.previous}
-        others = [p.name for p in found if p.name not in pinned]
-        kept = pinned | set(others[: max(keep - len(pinned - {None}), 0)])
-        manifests = [json.loads((p / "manifest.json").read_text()) for p in found if p.name in kept]
-        envs = {manifest["env"] for manifest in manifests}
+        names = [p.name for p in found]
+        # What never was live, or was given up, is the first to go.
+        order = dict.fromkeys([*needed, *before, *names])
+        return [name for name in order if name in names], len(needed)
+
+    def prune(self, keep):
+        """Remove releases beyond those that a rollback may name, and what only they used."""
+        order, needed = self.worth()
+        kept, doomed = order[: max(keep, needed)], order[max(keep, needed) :]
+        releases, envs, artifacts = (self.root / n for n in ("releases", "envs", "artifacts"))
+        manifests = [json.loads((releases / name / "manifest.json").read_text()) for name in kept]
+        used = {manifest["env"] for manifest in manifests}
         files = {name for manifest in manifests for name in manifest["files"]}
         files |= {f"{manifest['id']}.json" for manifest in manifests}
-        doomed = [p for p in found if p.name not in kept]
-        doomed += [p for p in (self.root / "envs").iterdir() if p.name not in envs]
-        for path in doomed:
+        for path in [releases / name for name in doomed]:
             shutil.rmtree(path)
+        for path in envs.iterdir():
+            if path.name not in used:
+                shutil.rmtree(path)
         for path in artifacts.iterdir():
             if path.name not in files:
                 path.unlink()
+        return doomed
 
 
 def changed_since(unit, timestamp, units, files=()):
@@ -388,7 +399,16 @@ def changed_since(unit, timestamp, units, files=()):
     return any(path.stat().st_mtime > started for path in paths)
 
 
-def work(activation, params):
+def tidy(activation, keep, warn):
+    """Prune; what goes wrong with that is no reason to fail, nor one to hide another."""
+    try:
+        return activation.prune(keep)
+    except (OSError, ValueError, KeyError) as error:
+        warn(f"old releases can't be removed: {type(error).__name__}: {error}")
+        return []
+
+
+def work(activation, params, warn):
     """Do what the task asks and give its result."""
     if params["state"] == "described":
         return activation.describe()
@@ -402,16 +422,18 @@ def work(activation, params):
         activation.restart()
         return result
     if activation.is_live():
-        return {**result, "changed": False}
+        # A host goes back to what it never left: what failed elsewhere is here, too.
+        return {**result, "changed": bool(tidy(activation, params["keep"], warn))}
     try:
         activation.switch()
     except (ActivationError, OSError) as error:
         failed = getattr(error, "unit", None)
         error.said = journal(failed, 200) if failed else []
         activation.undo()
+        tidy(activation, params["keep"], warn)
         raise
     activation.remember(params["back"])
-    activation.prune(params["keep"])
+    tidy(activation, params["keep"], warn)
     return result
 
 
@@ -443,7 +465,7 @@ def main():
         )
         module.exit_json(changed=changed, previous=activation.previous, live=activation.release)
     try:
-        module.exit_json(**work(activation, params))
+        module.exit_json(**work(activation, params, module.warn))
     except (ActivationError, OSError) as error:
         failed = getattr(error, "unit", None)
         said = getattr(error, "said", None) or (journal(failed, 200) if failed else [])

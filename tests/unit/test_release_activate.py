@@ -62,20 +62,30 @@ def root(tmp_path):
     for directory in ("artifacts", "envs/e1", "envs/e2"):
         (path / directory).mkdir(parents=True)
     for release, env in (("old", "e1"), ("new", "e2"), ("bad", "e2")):
-        (path / "releases" / release).mkdir(parents=True)
-        manifest = {"id": release, "env": env, "files": {f"{release}.tar.gz": "", f"{env}.tar": ""}}
-        (path / "releases" / release / "manifest.json").write_text(json.dumps(manifest))
-        for name in (f"{release}.json", *manifest["files"]):
-            (path / "artifacts" / name).touch()
+        install(path, release, env)
     return path
 
 
-def go(root, release, ready=True, monkeypatch=None, **given):
+def install(root, release, env="e2"):
+    """Put a release on the host, as release_install does."""
+    (root / "releases" / release).mkdir(parents=True)
+    manifest = {"id": release, "env": env, "files": {f"{release}.tar.gz": "", f"{env}.tar": ""}}
+    (root / "releases" / release / "manifest.json").write_text(json.dumps(manifest))
+    for name in (f"{release}.json", *manifest["files"]):
+        (root / "artifacts" / name).touch()
+
+
+def releases(root):
+    return {path.name for path in (root / "releases").iterdir()}
+
+
+def go(root, release, ready=True, monkeypatch=None, warn=pytest.fail, **given):
     params = {"state": "active", "back": False, "keep": 5, "watch": 0, **given}
     if monkeypatch:
         monkeypatch.setattr(activate, "ask", lambda *_: None if ready else "503 not ready")
     timeout = 5 if ready else 0.3
-    return activate.work(activate.Activation("shop", root, [WEB, CLOCK], release, timeout), params)
+    activation = activate.Activation("shop", root, [WEB, CLOCK], release, timeout)
+    return activate.work(activation, params, warn)
 
 
 def test_the_new_one_runs_before_the_old_one_stops(root, systemd, monkeypatch):
@@ -142,10 +152,59 @@ def test_going_back_forgets_what_came_after(root, systemd, monkeypatch):
 def test_old_releases_go_with_what_only_they_used(root, systemd, monkeypatch):
     for release in ("old", "new", "bad"):
         go(root, release, monkeypatch=monkeypatch, keep=2 if release == "bad" else 5)
-    assert {path.name for path in (root / "releases").iterdir()} == {"new", "bad"}
+    assert releases(root) == {"new", "bad"}
     assert {path.name for path in (root / "envs").iterdir()} == {"e2"}
     left = {path.name for path in (root / "artifacts").iterdir()}
     assert left == {"new.json", "new.tar.gz", "bad.json", "bad.tar.gz", "e2.tar"}
+
+
+def test_releases_that_were_never_ready_go_first(root, systemd, monkeypatch):
+    for release in ("old", "new"):
+        go(root, release, monkeypatch=monkeypatch)
+    for number in range(4):
+        install(root, f"bad{number}")
+        with pytest.raises(activate.ActivationError):
+            go(root, f"bad{number}", ready=False, monkeypatch=monkeypatch, keep=3)
+        assert len(releases(root)) == 3
+        assert {"old", "new"} <= releases(root)
+    assert not (root / "artifacts/bad0.json").exists()
+    assert (root / "history").read_text().split() == ["old", "new"]
+
+
+def test_going_back_prunes_too_where_nothing_was_switched_and_where_it_was(
+    root, systemd, monkeypatch
+):
+    for release in ("old", "new"):
+        go(root, release, monkeypatch=monkeypatch)
+    # This host never left the release, another one could not take the next.
+    assert go(root, "new", monkeypatch=monkeypatch, back=True, keep=2)["changed"]
+    assert releases(root) == {"old", "new"}
+    install(root, "bad")
+    go(root, "bad", monkeypatch=monkeypatch)
+    go(root, "new", monkeypatch=monkeypatch, back=True, keep=2)
+    assert releases(root) == {"old", "new"}
+
+
+def test_what_a_rollback_may_name_outlives_what_failed(root, systemd, monkeypatch):
+    for release in ("old", "new"):
+        go(root, release, monkeypatch=monkeypatch)
+    install(root, "newer")
+    go(root, "newer", monkeypatch=monkeypatch, keep=3)
+    assert releases(root) == {"old", "new", "newer"}
+
+
+def test_a_failure_to_prune_hides_no_other(root, systemd, monkeypatch):
+    def refuse(path):
+        raise PermissionError(f"not permitted: {path}")
+
+    go(root, "old", monkeypatch=monkeypatch)
+    monkeypatch.setattr(activate.shutil, "rmtree", refuse)
+    warnings = []
+    with pytest.raises(activate.ActivationError, match="503 not ready"):
+        go(root, "bad", False, monkeypatch, warnings.append, keep=1)
+    assert "not permitted" in warnings.pop()
+    assert go(root, "new", True, monkeypatch, warnings.append, keep=1)["live"] == "new"
+    assert "not permitted" in warnings.pop()
 
 
 def test_a_release_that_is_not_here_changes_nothing(root, systemd, monkeypatch):
