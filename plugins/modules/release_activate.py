@@ -54,7 +54,7 @@ import time
 from ansible.module_utils import release_systemd as systemd
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.release_history import History
-from ansible.module_utils.release_systemd import ActivationError
+from ansible.module_utils.release_systemd import ActivationError, cause, changed_since
 from ansible.module_utils.release_units import Units
 
 
@@ -120,9 +120,7 @@ class Activation(Units):
         running = [unit for unit in self.units if not self.missing(unit)]
         for unit in running:
             shared, service = f"{unit['unit']}.socket", self.service(unit)
-            if unit["listen"] and systemd.changed_since(
-                shared, "ActiveEnterTimestampMonotonic", [shared]
-            ):
+            if unit["listen"] and changed_since(shared, "ActiveEnterTimestampMonotonic", [shared]):
                 systemd.systemctl("stop", *self.services([unit]))
                 systemd.systemctl("restart", shared)
             systemd.systemctl("restart", service)
@@ -155,12 +153,10 @@ class Activation(Units):
             running, shared = self.service(unit, self.previous), f"{unit['unit']}.socket"
             if (
                 self.missing(unit)
-                or systemd.changed_since(
-                    running, "ExecMainStartTimestampMonotonic", [running], files
-                )
+                or changed_since(running, "ExecMainStartTimestampMonotonic", [running], files)
                 or (
                     unit["listen"]
-                    and systemd.changed_since(shared, "ActiveEnterTimestampMonotonic", [shared])
+                    and changed_since(shared, "ActiveEnterTimestampMonotonic", [shared])
                 )
             ):
                 outdated.append(unit["unit"])
@@ -244,7 +240,7 @@ def main():
         failed = getattr(error, "unit", None)
         said = getattr(error, "said", None) or (systemd.journal(failed, 200) if failed else [])
         module.fail_json(
-            msg=f"{error}{systemd.cause(said)}", journal=said[-20:], previous=activation.previous
+            msg=f"{error}{cause(said)}", journal=said[-20:], previous=activation.previous
         )
 
 
