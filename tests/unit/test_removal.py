@@ -11,13 +11,20 @@ NAMES = {
     "redis": ["r1", "r2", "r3", "r4"],
     "storage": ["s1"],
 }
+LEADERS = ("db1", "r1")
 GROUPS = {**NAMES, "all": [name for names in NAMES.values() for name in names]}
 
 
-def answers(*ill):
-    """What host_status says of every host; those in `ill` are unwell."""
+def answers(*ill, lost=(), leaders=LEADERS):
+    """What host_status says of every host; those in `ill` are unwell, those in `lost` silent."""
+
+    def health(host):
+        return "it is ill" if host in ill else "ok, primary" if host in leaders else "ok, replica"
+
     return {
-        host: {"rows": [{"tier": tier, "healthy": host not in ill, "health": "it is ill"}]}
+        host: {"unreachable": True}
+        if host in lost
+        else {"rows": [{"tier": tier, "healthy": host not in ill, "health": health(host)}]}
         for tier, hosts in NAMES.items()
         for host in hosts
     }
@@ -51,9 +58,7 @@ def test_a_quorum_while_another_is_ill(accept):
     lines = can_not_spare("r4", GROUPS, answers("r2"), accept)
     assert len(lines) == 1
     assert "can't spare r4 while another is unwell (r2: it is ill)" in lines[0]
-    silent = answers()
-    silent["r2"] = {"unreachable": True}
-    assert "r2: does not answer" in can_not_spare("r4", GROUPS, silent)[0]
+    assert "r2: does not answer" in can_not_spare("r4", GROUPS, answers(lost=["r2"]))[0]
 
 
 def test_fewer_than_a_quorum_survives_with():
@@ -62,6 +67,35 @@ def test_fewer_than_a_quorum_survives_with():
     assert "-e accept=fewer" in line
     assert can_not_spare("db2", GROUPS, answers(), accept="fewer") == []
     assert can_not_spare("db2", GROUPS, answers(), back=True) == [], "it comes back"
+
+
+def test_one_that_is_lost():
+    assert can_not_spare("app2", GROUPS, answers(lost=["app2"])) == []
+    assert can_not_spare("r4", GROUPS, answers(lost=["r4"])) == []
+    (line,) = can_not_spare("app2", GROUPS, answers(lost=["app1", "app2"]))
+    assert "app2 is needed" in line
+    for other in ("r2", "r4"):
+        (line,) = can_not_spare("r4", GROUPS, answers("r3", lost={"r4", other}))
+        assert "while another is unwell" in line
+
+
+@pytest.mark.parametrize(("host", "heir"), [("r1", "r3"), ("db1", "db2")])
+def test_a_leader_that_is_lost_before_another_leads(host, heir):
+    """Whoever forgot it now would look for its successor among nobody."""
+    (line,) = can_not_spare(host, GROUPS, answers(lost=[host]), accept="fewer")
+    assert f"{host} is lost" in line
+    assert "leads yet" in line
+    followed = answers(lost=[host], leaders=[heir])
+    assert can_not_spare(host, GROUPS, followed, accept="fewer") == []
+    ill = answers(host, leaders=[])
+    assert can_not_spare(host, GROUPS, ill, accept="fewer") == [], "it answers, and hands over"
+
+
+def test_a_replica_that_is_lost_while_its_leader_is_well():
+    assert can_not_spare("db3", GROUPS, answers(lost=["db3"]), accept="fewer") == []
+    redis = answers(lost=["r4"])
+    redis["r1"]["rows"][0]["health"] = "ok, master"
+    assert can_not_spare("r4", GROUPS, redis) == []
 
 
 def test_a_host_leaves_its_tiers_from_the_front_to_the_back():
