@@ -103,14 +103,23 @@ def test_a_disk_is_replaced_while_presigned_addresses_work(fleet, client):
     assert fleet.ssh(host, "stat -c %U /srv/swift/d1") == "swift"
 
 
-def test_the_only_copies_are_not_replaced(fleet):
+@pytest.mark.parametrize(
+    ("lose", "give_back"),
+    [
+        ("systemctl stop swift.target", "systemctl start swift.target"),
+        ("mv -T /srv/swift/d1 /srv/swift/away", "mv -T /srv/swift/away /srv/swift/d1"),
+    ],
+    ids=["store", "disk"],
+)
+def test_the_only_copies_are_not_replaced(fleet, lose, give_back):
     host, other = fleet.groups["storage"][:2]
+    fleet.ssh(other, lose)
     try:
-        fleet.ssh(other, "systemctl stop swift.target")
         done = play("replace_disk.yml", "-e", f"host={host}", code=None)
-        assert done.code != 0
-        assert f"can't spare {host}" in done.output
-        assert other in done.output
-        assert done.changed == {}
     finally:
-        fleet.ssh(other, "systemctl start swift.target")
+        fleet.ssh(other, give_back)
+    assert done.code != 0
+    assert f"can't spare {host}" in done.output
+    assert other in done.output
+    assert done.changed == {}
+    eventually(lambda: play("status.yml", code=None).code == 0, 60)
