@@ -3,6 +3,7 @@
 import pytest
 
 from plugins.filter.removal import can_not_spare, tiers_of
+from plugins.modules import host_status
 
 NAMES = {
     "lb": ["lb1", "lb2"],
@@ -101,3 +102,16 @@ def test_a_replica_that_is_lost_while_its_leader_is_well():
 def test_a_host_leaves_its_tiers_from_the_front_to_the_back():
     groups = {tier: ["one"] for tier in ("db", "storage", "app", "lb", "redis")}
     assert tiers_of("one", groups) == ["lb", "app", "redis", "db", "storage"]
+
+
+def test_a_store_without_its_disk_is_unwell_though_it_listens(monkeypatch):
+    def get(_, port, path):
+        return 200 if port == 8080 else 507 if path.startswith("/d2/") else 404, ""
+
+    monkeypatch.setattr(host_status, "get", get)
+    monkeypatch.setattr(host_status, "listens", lambda *_: True)
+    monkeypatch.setattr(host_status.Status, "units", lambda *_: ("", []))
+    for devices, healthy in ((["d1"], True), (["d1", "d2"], False)):
+        row = host_status.Status({"address": "10.0.0.1", "devices": devices}).row("storage")
+        assert row["healthy"] == healthy
+    assert "device d2 is not there" in row["health"]

@@ -1,7 +1,6 @@
 """The table of status.yml."""
 
 from plugins.filter.status import status_rows, status_table
-from plugins.modules import host_status
 
 OK = {"tier": "app", "release": "0123456789ab", "processes": "web 5", "health": "ok"}
 
@@ -22,16 +21,3 @@ def test_columns_line_up():
     lines = table.splitlines()
     assert lines[0].split() == ["host", "tier", "release", "processes", "health"]
     assert {line.index(word) for line, word in zip(lines[1:], ("app", "-"), strict=True)} == {8}
-
-
-def test_a_store_without_its_disk_is_unwell_though_it_listens(monkeypatch):
-    def get(_, port, path):
-        return 200 if port == 8080 else 507 if path.startswith("/d2/") else 404, ""
-
-    monkeypatch.setattr(host_status, "get", get)
-    monkeypatch.setattr(host_status, "listens", lambda *_: True)
-    monkeypatch.setattr(host_status.Status, "units", lambda *_: ("", []))
-    for devices, healthy in ((["d1"], True), (["d1", "d2"], False)):
-        row = host_status.Status({"address": "10.0.0.1", "devices": devices}).row("storage")
-        assert row["healthy"] == healthy
-    assert "device d2 is not there" in row["health"]
