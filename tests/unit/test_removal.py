@@ -1,6 +1,9 @@
 """What remove.yml refuses, and how it says so."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from plugins.filter.removal import can_not_spare, tiers_of
 from plugins.modules import host_status
@@ -12,6 +15,7 @@ NAMES = {
     "redis": ["r1", "r2", "r3", "r4"],
     "storage": ["s1"],
 }
+PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
 LEADERS = ("db1", "r1")
 GROUPS = {**NAMES, "all": [name for names in NAMES.values() for name in names]}
 
@@ -115,3 +119,13 @@ def test_a_store_without_its_disk_is_unwell_though_it_listens(monkeypatch):
         row = host_status.Status({"address": "10.0.0.1", "devices": devices}).row("storage")
         assert row["healthy"] == healthy
     assert "device d2 is not there" in row["health"]
+
+
+@pytest.mark.parametrize("name", ["front", "data", "storage"])
+def test_no_play_of_a_removal_meets_a_host_that_is_lost(name):
+    """An unreachable host ends a play for all, ignored or not: any_errors_fatal."""
+    plays = yaml.safe_load((PLAYBOOKS / f"leave_{name}.yml").read_text())
+    for play in (play for play in plays if "hosts" in play):
+        assert "ignore_unreachable" not in play
+        for group in play["hosts"].split(":"):
+            assert group.startswith(("leaves_", "stays_")), play["name"]
