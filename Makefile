@@ -32,7 +32,7 @@ up: tools ## a whole fleet in containers on this machine, the app serving
 	@python -m lab fleet -i $(INVENTORY)
 
 down: ## remove the lab: containers, network, its state
-	@! [ -x .venv/bin/python ] || python -m lab down
+	@! command -v podman >/dev/null || python3 -m lab down  # any Python does, without .venv too
 	@rm -f .lab/env
 
 test: lint unit molecule fleet ## everything: lint, unit, molecule for every role, fleet tests
