@@ -59,7 +59,7 @@ fleet: up test-tools ## fleet tests on the lab; FULL=1 for the long forms
 status: tools ## one table: host, tier, release, processes, health
 	@ansible-playbook playbooks/status.yml -i $(INVENTORY)
 
-secrets: tools ## fill every CHANGE_ME secret of INVENTORY with a random value
+secrets: tools ## fill every CHANGE_ME secret of INVENTORY with a random value, and touch no other
 	@python -m lab secrets -i $(INVENTORY)
 
 lock: tools ## renew requirements.txt from pyproject.toml
