@@ -1,6 +1,8 @@
 """The checks of preflight: each mistake gives one line that says what to type."""
 
-from plugins.action.preflight_host import clock_offset, facts, host_problems
+import subprocess
+
+from plugins.action.preflight_host import clock_offset, facts, host_problems, probe
 from plugins.action.preflight_inventory import (
     Fleet,
     Variable,
@@ -107,6 +109,32 @@ def test_what_is_wrong_with_a_host():
     lines = list(host_problems("h", "ssh h", found, 3600, LIMITS))
     for words in ("runs ubuntu 24.04", "no root", "no Python", "50 MB", "3600 s ahead of"):
         assert any(words in line for line in lines), words
+
+
+def test_every_disk_without_room_is_named_in_one_line():
+    found = {
+        "disk": [
+            "a 9999 1 5000 1% /",
+            "b 3000 2500 300 90% /var/lib/postgresql",
+            "a 9999 1 5000 1% /",
+            "c 200 20 170 10% /var/log/nginx",
+            "d 200 199 1 99% /var/log/journal",
+        ]
+    }
+    line = only(host_problems("h", "ssh h", {**SOUND, **found}, 0, LIMITS))
+    assert line.startswith(
+        "h has 300 MB (11 %) free on /var/lib/postgresql and 1 MB (0 %) free on /var/log/journal, "
+    )
+    assert "ssh h sudo du -xm --max-depth=3 /var/lib/postgresql /var/log/journal" in line
+
+
+def test_the_probe_looks_at_folders_that_are_there(tmp_path):
+    for name in ("d1", "d 2"):
+        (tmp_path / name).mkdir()
+    script = probe(["/", f"{tmp_path}/*", f"{tmp_path}/none", f"{tmp_path}/none/*"])
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert len(facts(done.stdout)["disk"]) == 3
+    assert done.stderr == ""
 
 
 def test_a_clock_is_allowed_the_time_of_the_question():
