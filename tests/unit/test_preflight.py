@@ -53,6 +53,39 @@ def test_variables_that_nothing_reads():
     assert "old_name in f.yml was renamed: write new_name" in lines
 
 
+def test_a_variable_that_nearly_has_a_known_name_whatever_it_begins_with():
+    fleet = Fleet(
+        variables=[
+            Variable("fleet_virtul_ip", 1, "f.yml"),
+            Variable("adress", 1, "f.yml"),
+            Variable("strict_names", 1, "f.yml"),
+            Variable("private_adress", 1, "f.yml"),
+            Variable("lab_disk", {}, "f.yml"),
+        ],
+        roles={"balancer": {"balancer_strict_names"}},
+        words={"fleet_virtual_ip", "private_address", "include_role"},
+        derived={"address": "wiring.yml"},
+    )
+    assert [line.split("f.yml: ")[1] for line in variable_problems(fleet)] == [
+        "did you mean fleet_virtual_ip?",
+        "remove it; if it means address, wiring.yml sets that",
+        "did you mean balancer_strict_names?",
+        "did you mean private_address?",
+        "did you mean lab_disks?",
+    ]
+
+
+def test_variables_of_the_operators_own_are_not_our_business():
+    """Helpers of other values, what lab/ and Ansible read, and names that resemble nothing."""
+    names = ["redis_mb", "lab_disks", "ansible_user", "team", "site_region", "names", "backup_host"]
+    fleet = Fleet(
+        variables=[Variable(name, 1, "f.yml") for name in names],
+        roles={"redis": {"redis_maxmemory"}, "balancer": {"balancer_names"}},
+        words={"redis_mb", "fleet_names", "pgbackrest_host"},
+    )
+    assert list(variable_problems(fleet)) == []
+
+
 def test_a_variable_that_the_playbooks_override():
     fleet = Fleet(variables=[Variable("fleet_db", 1, "f.yml")], derived={"fleet_db": "wiring.yml"})
     assert "has no effect" in only(variable_problems(fleet))
