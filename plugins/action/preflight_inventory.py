@@ -129,7 +129,7 @@ def resembling(name, names):
     """Return the one of `names` that was meant: a misspelled one, or one without its prefix."""
     close = difflib.get_close_matches(name, names, 1, 0.8)
     if "_" in name:
-        close += sorted((each for each in names if each.endswith(f"_{name}")), key=len)
+        close += [each for each in names if each.partition("_")[2] == name]
     return close[0] if close else None
 
 
