@@ -48,9 +48,8 @@ def host_problems(host, ssh, found, offset, limits):
     full = {
         folder: f"{free} MB ({share:.0f} %) free on {folder}"
         for folder, free, share in disks(found.get("disk", []))
-        # A disk of logs may be small.
         if share < limits["free_percent"]
-        or (free < limits["free_mb"] and not f"{folder}/".startswith("/var/log/"))
+        or free < megabytes_needed(folder, 100 * free / max(share, 0.01), limits)
     }
     if full:
         yield (
@@ -64,6 +63,17 @@ def host_problems(host, ssh, found, offset, limits):
             f"the clock of {host} is {abs(offset):.0f} s {way} this machine's: "
             f"type {ssh} sudo chronyc makestep, and look at this machine's clock too"
         )
+
+
+def megabytes_needed(folder, size, limits):
+    """Return what a file system must have free: a disk of its own needs a tenth, one of logs none.
+
+    One that could hold less than twice the limit is too small for data, though it be empty.
+    """
+    if f"{folder}/".startswith("/var/log/"):
+        return 0
+    shared = folder in ("/", "/var", "/srv") or size < 2 * limits["free_mb"]
+    return limits["free_mb"] if shared else min(limits["free_mb"], size / 10)
 
 
 def disks(lines):

@@ -148,7 +148,10 @@ def test_every_disk_without_room_is_named_in_one_line():
     found = {
         "disk": [
             "a 9999 1 5000 1% /",
-            "b 3000 2500 300 90% /var/lib/postgresql",
+            "b 3000 2750 250 92% /var/lib/postgresql",
+            "e 3000 2600 400 87% /var/lib/redis",
+            "f 3000 2600 400 87% /srv",
+            "g 500 1 499 1% /var/lib/etcd",
             "a 9999 1 5000 1% /",
             "c 200 20 170 10% /var/log/nginx",
             "d 200 199 1 99% /var/log/journal",
@@ -156,9 +159,13 @@ def test_every_disk_without_room_is_named_in_one_line():
     }
     line = only(host_problems("h", "ssh h", {**SOUND, **found}, 0, LIMITS))
     assert line.startswith(
-        "h has 300 MB (11 %) free on /var/lib/postgresql and 1 MB (0 %) free on /var/log/journal, "
+        "h has 250 MB (8 %) free on /var/lib/postgresql and 400 MB (13 %) free on /srv "
+        "and 499 MB (100 %) free on /var/lib/etcd and 1 MB (0 %) free on /var/log/journal, "
     )
-    assert "ssh h sudo du -xm --max-depth=3 /var/lib/postgresql /var/log/journal" in line
+    assert (
+        "ssh h sudo du -xm --max-depth=3 /var/lib/postgresql /srv /var/lib/etcd /var/log/journal"
+        in line
+    )
 
 
 def test_the_probe_looks_at_folders_that_are_there(tmp_path):
