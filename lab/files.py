@@ -68,12 +68,12 @@ def prepare(inventory: Inventory | None = None) -> None:
 def fill_secrets(target: Path) -> bool:
     """Write `target` from the template with a random value for each secret; keep what is there.
 
-    A secret that the template gained since is added. Returns whether anything was written.
+    A secret that the template gained since is added, and one that it does not know stays: a
+    second key, for example, while keys are rotated. Returns whether anything was written.
     """
     template = SECRETS_TEMPLATE.read_text()
-    have = dict(
-        re.findall(r"^(secret_\w+): (.+)$", target.read_text(), re.M) if target.exists() else []
-    )
+    pattern = re.compile(r"^(secret_\w+): (.+)$", re.M)
+    have = dict(pattern.findall(target.read_text()) if target.exists() else [])
 
     def value(match: re.Match) -> str:
         name, old = match.groups()
@@ -82,7 +82,9 @@ def fill_secrets(target: Path) -> bool:
             return f"{name}: {kept}"
         return f'{name}: "{secrets.token_hex(24) if "CHANGE_ME" in old else old}"'
 
-    text = re.sub(r"^(secret_\w+): (.+)$", value, template, flags=re.M)
+    known = dict(pattern.findall(template))
+    own = "".join(f"{name}: {have[name]}\n" for name in have if name not in known)
+    text = pattern.sub(value, template + own)
     if target.exists() and target.read_text() == text:
         return False
     write(target, text, 0o600)
