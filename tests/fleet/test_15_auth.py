@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import secrets
+import statistics
 import threading
 import uuid
 from collections import Counter
@@ -133,15 +134,18 @@ def test_a_session_is_answered_by_every_host(fleet, user):
         [cookie] = session.cookies
         assert (cookie.name, cookie.secure, cookie.path) == ("__Host-session", True, "/")
 
-        seen = set()
+        seen, times = set(), []
 
         def all_hosts():
             page = session.get(f"{fleet.url}/account", timeout=10)
+            times.append(page.elapsed.total_seconds())
             assert f'id="who">{user["username"]}<' in page.text
             seen.update(host for host in fleet.groups["app"] if f">{host}," in page.text)
             return seen == set(fleet.groups["app"])
 
         eventually(all_hosts, 30, 0.1)
+        print(f"a session: {len(times)} pages until each of {len(seen)} hosts had answered one, "
+              f"{1000 * statistics.median(times):.0f} ms a page")  # fmt: skip
         assert submit("/account", "/logout").status_code == 303
         left = session.get(f"{fleet.url}/account", timeout=10, allow_redirects=False)
         assert left.status_code == 303
