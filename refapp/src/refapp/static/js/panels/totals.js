@@ -67,7 +67,7 @@ export default () => ({
 function origin(headers) {
   const state = headers.get("X-Cache");
   const [, seconds] = /s-maxage=(\d+)/.exec(headers.get("Cache-Control")) ?? [];
-  if (["HIT", "REVALIDATED"].includes(state)) return `the edge's cache, kept for ${seconds} s at most`;
+  if (["HIT", "REVALIDATED"].includes(state)) return `the edge's cache, at most ${seconds} s old`;
   if (["STALE", "UPDATING"].includes(state)) return "the edge's cache, older than it should be";
   return "the application, asked just now";
 }
