@@ -127,6 +127,23 @@ def test_the_database_goes_and_comes_back(late, start, away):
     assert [line for line in web.lines if line["level"] in ("error", "critical")] == []
 
 
+def test_the_database_freezes_and_thaws(late, start):
+    """It takes connections, and what comes on them, and never answers."""
+    web = start()
+    load = Load(web)
+    time.sleep(1)
+    late.freeze()
+    time.sleep(6)
+    late.thaw()
+    time.sleep(2)
+    settled = len(load.answers)
+    time.sleep(1)
+    load.stop()
+    assert_answered_well(load)
+    assert load.count()[503] > 0
+    assert {answer.status_code for answer, _ in load.answers[settled:]} == {200}
+
+
 def test_writes_with_a_key_are_recorded_once_across_a_restart(late, start):
     web = start()
     token = web.login("admin", ADMIN_PASSWORD)["access_token"]
