@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import ADMIN_PASSWORD, build
 from refapp.extensions import db, edge, redis
+from web import THREADS
 
 from refapp import db as database_module
 from refapp import edge as module_edge
@@ -390,14 +391,14 @@ def test_livez_stays_fast_while_many_wait_for_the_database(lonely):
     def read(_):
         return lonely.test_client().get("/sales/total?item=item-1").status_code
 
-    with ThreadPoolExecutor(16) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         read(0)
         started = time.monotonic()
-        answers = [pool.submit(read, n) for n in range(16)]
+        answers = [pool.submit(read, n) for n in range(THREADS)]
         time.sleep(1)
         free = sum(answer.done() for answer in answers)
         assert {answer.result() for answer in answers} == {503}
-    assert free >= 16 - database_module.WAITERS, "threads are left for /livez"
+    assert free >= THREADS - database_module.WAITERS > 4, "threads are left for /livez"
     assert time.monotonic() - started < 4
 
 

@@ -30,8 +30,8 @@ SESSION = {
     "idle_in_transaction_session_timeout": 1500,
 }
 WAIT = 3.5  # seconds that a request waits, in all, for a database which is starting or failing over
-# Threads a worker lets wait so; the others of its 16 answer 503 at once, and /livez stays fast.
-WAITERS = 8
+# Threads a worker lets wait so; the others of its 32 answer 503 at once, and /livez stays fast.
+WAITERS = 24
 REST = 1.0  # seconds for which a host that fell silent is not asked
 
 # The server is not there, not yet, not any more, or is now a standby: ask again elsewhere.
