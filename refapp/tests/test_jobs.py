@@ -6,7 +6,7 @@ import time
 import uuid
 
 import pytest
-from flask_jwt_extended import create_access_token
+from conftest import make_token
 from refapp.jobs.delivery import LONGEST, backoff
 from workers import eventually
 
@@ -175,12 +175,9 @@ def test_pages_of_a_list_are_all_of_it(submit, client, bearer, sql):
     sql("TRUNCATE jobs, procrastinate_jobs CASCADE")
 
 
-def test_jobs_are_for_their_owner(client, app, submit, sql, login):
+def test_jobs_are_for_their_owner(client, submit, sql):
     job = submit()
-    other = uuid.uuid4()
-    with app.app_context():
-        token = create_access_token(str(other), additional_headers=app.extensions["jwt_headers"])
-    bearer = {"Authorization": f"Bearer {token}"}
+    bearer = {"Authorization": f"Bearer {make_token()}"}
     assert client.get(f"/jobs/{job['id']}", headers=bearer).status_code == 404
     assert client.post(f"/jobs/{job['id']}/retry", headers=bearer).status_code == 404
     assert client.get("/jobs", headers=bearer).json == {"jobs": [], "next": None}
