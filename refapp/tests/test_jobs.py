@@ -121,12 +121,13 @@ def test_backoff_doubles():
         assert 0.79 * wanted < backoff(0.5, failures) < 1.21 * wanted
 
 
-def test_a_job_whose_process_dies_has_failed(work, submit, until):
+def test_a_job_whose_process_dies_has_failed(work, submit, look, until):
     """Killed by the system, say for its memory: that's an attempt, and its worker goes on."""
     worker = work(WEB_CONCURRENCY="1")
     job = submit(args={"seconds": 60}, max_attempts=1)
-    until("running", job)
-    [child] = eventually(worker.children)
+    # Not before its code runs: while that is imported croniter starts a `file` for a moment.
+    eventually(lambda: look(job)["message"])
+    [child] = worker.children()
     os.kill(child, signal.SIGKILL)
     assert until("dead", job)["error"] == "process ended with -9"
     until("done", submit())
