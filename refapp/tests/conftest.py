@@ -22,7 +22,7 @@ from web import ROOT, Web
 
 from refapp import logs, settings
 
-pytest_plugins = ["workers"]
+pytest_plugins = ["realtime_hosts", "selling", "sending", "workers"]
 
 ADMIN_PASSWORD = "admin-password-of-tests"
 JWT_KEY = "0123456789abcdef0123456789abcdef"

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from refapp.coalesce import LEASE, Flights, across_hosts, lease_key
 from refapp.extensions import redis
-from test_sales import eventually, sell_unnoticed
+from selling import eventually, sell_unnoticed
 from web import THREADS, Client
 
 from refapp import totals
