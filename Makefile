@@ -32,7 +32,7 @@ up: tools ## a whole fleet in containers on this machine, the app serving
 	@python -m lab fleet -i $(INVENTORY)
 
 down: ## remove the lab: containers, network, its state
-	@! [ -x .venv/bin/python ] || python -m lab down
+	@! command -v podman >/dev/null || python3 -m lab down  # any Python does, without .venv too
 	@rm -f .lab/env
 
 test: lint unit molecule fleet ## everything: lint, unit, molecule for every role, fleet tests
@@ -59,7 +59,7 @@ fleet: up test-tools ## fleet tests on the lab; FULL=1 for the long forms
 status: tools ## one table: host, tier, release, processes, health
 	@ansible-playbook playbooks/status.yml -i $(INVENTORY)
 
-secrets: tools ## fill every CHANGE_ME secret of INVENTORY with a random value
+secrets: tools ## fill every CHANGE_ME secret of INVENTORY with a random value, and touch no other
 	@python -m lab secrets -i $(INVENTORY)
 
 lock: tools ## renew requirements.txt from pyproject.toml

@@ -8,7 +8,7 @@ import secrets
 import subprocess
 from pathlib import Path
 
-from lab.inventory import Inventory
+from lab.inventory import Inventory, LabError
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".lab"
@@ -16,6 +16,8 @@ SSH_CONFIG = STATE / "ssh_config"
 HOST_FILES = STATE / "host"  # mounted read-only into every container
 NETWORKS = "10.87.*"  # every network that labs and test scenarios use
 SECRETS_TEMPLATE = ROOT / "inventories/prod/group_vars/all/secrets.yml"
+SECRET = re.compile(r"^(secret_\w+):", re.M)
+PLACEHOLDER = re.compile(r"""^(secret_\w+:[ \t]+)(["']?)CHANGE_ME\2(?=[ \t]*(?:#.*)?$)""", re.M)
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> None:
@@ -66,27 +68,37 @@ def prepare(inventory: Inventory | None = None) -> None:
 
 
 def fill_secrets(target: Path) -> bool:
-    """Write `target` from the template with a random value for each secret; keep what is there.
+    """Give each secret of `target` that is CHANGE_ME a random value; all else stays as it is.
 
-    A secret that the template gained since is added. Returns whether anything was written.
+    A secret that the template has and the inventory has not is added, with what the template says
+    of it. Returns whether anything was written. Raises LabError when the file is encrypted.
     """
-    template = SECRETS_TEMPLATE.read_text()
-    have = dict(
-        re.findall(r"^(secret_\w+): (.+)$", target.read_text(), re.M) if target.exists() else []
-    )
-
-    def value(match: re.Match) -> str:
-        name, old = match.groups()
-        kept = have.get(name)
-        if kept and "CHANGE_ME" not in kept:
-            return f"{name}: {kept}"
-        return f'{name}: "{secrets.token_hex(24) if "CHANGE_ME" in old else old}"'
-
-    text = re.sub(r"^(secret_\w+): (.+)$", value, template, flags=re.M)
-    if target.exists() and target.read_text() == text:
+    target = target.resolve()  # a link stays one
+    had = target.read_text() if target.exists() else ""
+    if had.startswith("$ANSIBLE_VAULT"):
+        raise LabError(
+            f"{target} is encrypted: type ansible-vault decrypt {target}, repeat this, "
+            f"and then ansible-vault encrypt {target}"
+        )
+    text = had + missing_secrets(target, had) if had.strip() else SECRETS_TEMPLATE.read_text()
+    text = PLACEHOLDER.sub(lambda found: f'{found[1]}"{secrets.token_hex(24)}"', text)
+    if text == had:
         return False
-    write(target, text, 0o600)
+    write(target, text, target.stat().st_mode & 0o777 if had else 0o600)
     return True
+
+
+def missing_secrets(target: Path, text: str) -> str:
+    """Return the template's paragraphs, without the secrets that are in a file beside `target`."""
+    beside = [path.read_text() for path in target.parent.glob("*.yml") if path != target]
+    known = {name for each in [text, *beside] for name in SECRET.findall(each)}
+    added = "" if text.endswith("\n") else "\n"
+    for paragraph in SECRETS_TEMPLATE.read_text().split("\n\n"):
+        lines = paragraph.splitlines()
+        lines = [line for line in lines if not known.intersection(SECRET.findall(line))]
+        if any(SECRET.match(line) for line in lines):
+            added += "\n" + "\n".join(lines) + "\n"
+    return added if added.strip() else ""
 
 
 def write_env(inventory: Inventory, path: Path) -> None:

@@ -12,7 +12,7 @@ PROBE = """
 . /etc/os-release && echo "os=$ID $VERSION_ID"
 echo "uid=$(id -u)"
 if command -v python3 >/dev/null; then echo python=yes; fi
-for folder in / /var /srv; do
+for folder in FOLDERS; do
     if [ -d "$folder" ]; then echo "disk=$(df -Pm "$folder" | tail -n 1)"; fi
 done
 """
@@ -45,19 +45,35 @@ def host_problems(host, ssh, found, offset, limits):
         yield f"{host} gives no root: make `{ssh} sudo -n id` work"
     if "python" not in found:
         yield f"{host} has no Python: type {ssh} sudo apt-get install -y python3"
-    for folder, free, share in disks(found.get("disk", [])):
-        if free < limits["free_mb"] or share < limits["free_percent"]:
-            yield (
-                f"{host} has {free} MB ({share:.0f} %) free on {folder}, of "
-                f"{limits['free_mb']:.0f} MB and {limits['free_percent']:.0f} % needed: "
-                f"look for what fills it with {ssh} sudo du -xm --max-depth=3 {folder}"
-            )
+    full = {
+        folder: f"{free} MB ({share:.0f} %) free on {folder}"
+        for folder, free, share in disks(found.get("disk", []))
+        if share < limits["free_percent"]
+        or free < megabytes_needed(folder, 100 * free / max(share, 0.01), limits)
+    }
+    if full:
+        yield (
+            f"{host} has {' and '.join(full.values())}, of {limits['free_mb']:.0f} MB and "
+            f"{limits['free_percent']:.0f} % needed: look for what fills it with "
+            f"{ssh} sudo du -xm --max-depth=3 {shlex.join(full)}, or give it more room"
+        )
     if abs(offset) > limits["clock"]:
         way = "ahead of" if offset > 0 else "behind"
         yield (
             f"the clock of {host} is {abs(offset):.0f} s {way} this machine's: "
             f"type {ssh} sudo chronyc makestep, and look at this machine's clock too"
         )
+
+
+def megabytes_needed(folder, size, limits):
+    """Return what a file system must have free: a disk of its own needs a tenth, one of logs none.
+
+    One that could hold less than twice the limit is too small for data, though it be empty.
+    """
+    if f"{folder}/".startswith("/var/log/"):
+        return 0
+    shared = folder in ("/", "/var", "/srv") or size < 2 * limits["free_mb"]
+    return limits["free_mb"] if shared else min(limits["free_mb"], size / 10)
 
 
 def disks(lines):
@@ -69,6 +85,15 @@ def disks(lines):
             seen.add(match[4])
             used, free = int(match[2]), int(match[3])
             yield match[4], free, 100 * free / max(used + free, 1)
+
+
+def probe(folders):
+    """Return the script; a folder that ends in /* stands for what is in it."""
+    words = [
+        f"{shlex.quote(folder[:-2])}/*" if folder.endswith("/*") else shlex.quote(folder)
+        for folder in folders
+    ]
+    return PROBE.replace("FOLDERS", " ".join(words))
 
 
 def ssh_command(variables, option):
@@ -84,7 +109,7 @@ def ssh_command(variables, option):
 
 
 class ActionModule(ActionBase):
-    """preflight_host: {limits: {…}} -> problems."""
+    """preflight_host: {limits: {…}, folders: […]} -> problems."""
 
     def run(self, tmp=None, task_vars=None):
         """Probe the host and return the list of its problems."""
@@ -93,7 +118,7 @@ class ActionModule(ActionBase):
         variables = task_vars["hostvars"][host]
         ssh = ssh_command(variables, self._option)
         try:
-            found = self._run(PROBE)
+            found = self._run(probe(self._task.args["folders"]))
             before = time.time()
             clock = self._run(CLOCK)["clock"][0]  # the connection stands: this takes no time
             offset = clock_offset(before, time.time(), float(clock))

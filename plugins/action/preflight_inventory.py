@@ -32,6 +32,7 @@ TIER_OF = {
     "redis": "redis",
     "swift": "storage",
 }
+OF_THE_LAB = {"lab_disks", "lab_release"}  # read by lab/, of any inventory
 RANDOM = "what `openssl rand -hex 24` prints"
 
 
@@ -97,7 +98,8 @@ def address_problems(fleet):
 def variable_problems(fleet):
     """Variables that nothing reads: renamed, misspelled, or overridden by the playbooks."""
     own = {variable.name for variable in fleet.variables}
-    known = fleet.words.union(fleet.renamed.values(), *fleet.roles.values())
+    known = fleet.words.union(fleet.renamed.values(), OF_THE_LAB, *fleet.roles.values())
+    free = sorted(known - own - fleet.derived.keys())
     for name, source in {(v.name, v.source): None for v in fleet.variables}:
         if name.startswith(("ansible_", "secret_")):
             continue
@@ -106,10 +108,14 @@ def variable_problems(fleet):
         elif name in fleet.derived:
             yield f"{name} in {source} has no effect: remove it, {fleet.derived[name]} sets it"
         elif name not in known:
-            meant = difflib.get_close_matches(name, sorted(known - own), 1, 0.8)
             role = next((role for role in fleet.roles if name.startswith(f"{role}_")), None)
-            if meant:
-                yield f"unknown variable {name} in {source}: did you mean {meant[0]}?"
+            if meant := resembling(name, free):
+                yield f"unknown variable {name} in {source}: did you mean {meant}?"
+            elif meant := resembling(name, sorted(fleet.derived)):
+                yield (
+                    f"unknown variable {name} in {source}: remove it; if it means {meant}, "
+                    f"{fleet.derived[meant]} sets that"
+                )
             elif role:
                 yield (
                     f"unknown variable {name} in {source}: remove it, "
@@ -117,6 +123,14 @@ def variable_problems(fleet):
                 )
     for name in sorted(fleet.required - own - fleet.derived.keys()):
         yield f"{name} is missing: write {name}: VALUE into {fleet.folder}/fleet.yml"
+
+
+def resembling(name, names):
+    """Return the one of `names` that was meant: a misspelled one, or one without its prefix."""
+    close = difflib.get_close_matches(name, names, 1, 0.8)
+    if "_" in name:
+        close += [each for each in names if each.partition("_")[2] == name]
+    return close[0] if close else None
 
 
 def secret_problems(fleet):
@@ -229,7 +243,9 @@ class ActionModule(ActionBase):
         playbooks = Path(task_vars["playbook_dir"])
 
         variables = list(self._variables(hostvars._inventory, folders))
-        words = " ".join(s for v in variables for s in strings(v.value) if "{{" in s)
+        words = " ".join(s for v in variables for s in strings(v.value) if "{{" in s or "{%" in s)
+        for folder in folders:  # an operator's own templates
+            words += " ".join(path.read_text() for path in folder.glob("**/*.j2"))
         texts = [path.read_text() for path in playbooks.glob("**/*.yml")]
         words += " ".join(texts)
         for variable in variables:

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import platform
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from . import measure, render, verdict
+from .kept import drills, load, newest, save
 from .plot import plot
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-
-
-def load(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text())
-
-
-def save(path: Path, value: Any) -> None:
-    """Write a JSON file."""
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def wait(folder: Path, since: float, seconds: float) -> int:
@@ -39,7 +28,14 @@ def wait(folder: Path, since: float, seconds: float) -> int:
 
 
 def judge(folder: Path) -> int:
-    """Write verdict.json and plot.svg of the drill in `folder`, and print its table."""
+    """Judge the drill in `folder`, or every one of a run's folder."""
+    for each in drills(folder):
+        judge_one(each)
+    return 0
+
+
+def judge_one(folder: Path) -> None:
+    """Write a drill's verdict.json and plot.svg, and print its table."""
     drill = load(folder / "drill.json")
     if drill.get("skipped"):
         found = verdict.skipped(drill, drill["skipped"])
@@ -53,31 +49,29 @@ def judge(folder: Path) -> int:
         (folder / "plot.svg").write_text(plot(found, samples, times))
     save(folder / "verdict.json", found)
     print(render.one(found))
-    return 0
 
 
 def machine() -> str:
     """Say what the control machine is; in the lab it is all hosts."""
+    if not Path("/proc/meminfo").exists():
+        return f"{os.cpu_count()} cores, {platform.platform(terse=True)}"
     cores = len(os.sched_getaffinity(0))
     kilobytes = int(Path("/proc/meminfo").read_text().split()[1])
-    system = dict(
-        line.split("=", 1)
-        for line in Path("/etc/os-release").read_text().splitlines()
-        if "=" in line
-    )
-    return f"{cores} cores, {kilobytes / 2**20:.0f} GiB, {system['PRETTY_NAME'].strip(chr(34))}"
+    name = platform.freedesktop_os_release()["PRETTY_NAME"]
+    return f"{cores} cores, {kilobytes / 2**20:.0f} GiB, {name}"
 
 
 def table(folders: list[Path], docs: Path | None) -> int:
-    """Print the table of several drills; 1 when one failed. With `docs`, write it there too."""
-    found = [load(folder / "verdict.json") for folder in folders]
+    """Print the table of the newest drills; 1 when one failed. With `docs`, write it there too."""
+    kept = newest(folders)
+    found = [each for _, each in kept]
     print(render.every(found))
     if docs:
-        when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        when = max(each["date"] for each in found)
         (docs / "drills").mkdir(exist_ok=True)
         for old in (docs / "drills").glob("*.svg"):
             old.unlink()
-        for folder, each in zip(folders, found, strict=True):
+        for folder, each in kept:
             if (folder / "plot.svg").exists():
                 plain = (folder / "plot.svg").read_text()
                 (docs / "drills" / f"{each['name']}.svg").write_text(plain)
@@ -96,10 +90,10 @@ def main() -> int:
     waiting.add_argument("folder", type=Path)
     waiting.add_argument("--since", type=float, required=True, help="clock time of the fault")
     waiting.add_argument("--seconds", type=float, default=60)
-    judging = commands.add_parser("judge", help="one drill: verdict.json, plot.svg, its table")
-    judging.add_argument("folder", type=Path)
-    listing = commands.add_parser("table", help="several drills: exit 1 when one failed")
-    listing.add_argument("folders", type=Path, nargs="+")
+    judging = commands.add_parser("judge", help="anew: verdict.json, plot.svg, the table")
+    judging.add_argument("folder", type=Path, help="of a drill, or of a run")
+    listing = commands.add_parser("table", help="the newest of each: exit 1 when one failed")
+    listing.add_argument("folders", type=Path, nargs="+", help="of drills, or of runs")
     listing.add_argument("--docs", type=Path, help=f"write table, JSON and plots (as to {DOCS})")
     found = parser.parse_args()
     if found.command == "wait":

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 QUIET = 5.0  # seconds without a disruption after which the service counts as back
-SLOW = 2.0  # an answer that took longer was kept waiting by the fault, unless many do
-SLOWEST = 3.0  # and one that took longer than this always was
-CROWD = 3  # slow answers within a second; a single one is chance
+SLOW = 2.0  # an answer that took longer was kept waiting by the fault, unless many do without it
+SLOWEST = 3.0  # and one that took longer than this was, whatever is usual
+CROWD = 3  # slow answers of a kind within three seconds; a few are what a busy machine does
+SHARE = 0.2  # and so much of all of that kind in these seconds
 WRITES = {"write", "job", "object"}
 
 
@@ -54,22 +55,28 @@ def read(path: Path) -> tuple[float, list[Sample]]:
 
 
 def disrupted(samples: list[Sample], fault: float) -> list[Sample]:
-    """Return the samples that failed or were kept waiting, since the fault."""
+    """Return the samples since the fault that failed, or were kept waiting among many."""
     # Not the slowest: a single answer before the fault would hide the outage behind it.
     usual = percentile((s.seconds for s in samples if s.end < fault and s.good), 0.95)
-    slow = min(SLOWEST, max(SLOW, 2 * usual))
-    crowd = Counter(int(s.begin) for s in samples if s.seconds > slow)
+    limit = min(SLOWEST, max(SLOW, 2 * usual))
+    sent = Counter((s.kind, int(s.begin)) for s in samples)
+    slow = Counter((s.kind, int(s.begin)) for s in samples if s.seconds > limit)
+
+    def among_many(sample: Sample) -> bool:
+        # By kind: an outage of one kind is one, however well the others are answered.
+        waited = near(slow, sample)
+        return waited >= CROWD and waited / near(sent, sample) >= SHARE
+
     return [
         s
         for s in samples
-        if s.end >= fault
-        and (not s.good or (s.seconds > slow and near(crowd, int(s.begin)) >= CROWD))
+        if s.end >= fault and (not s.good or (s.seconds > limit and among_many(s)))
     ]
 
 
-def near(crowd: Counter[int], second: int) -> int:
-    """Count the slow in a second and its neighbours."""
-    return sum(crowd[second + by] for by in (-1, 0, 1))
+def near(counted: Counter[tuple[str, int]], sample: Sample) -> int:
+    """Count what was sent of a sample's kind in its second and the neighbours."""
+    return sum(counted[sample.kind, int(sample.begin) + by] for by in (-1, 0, 1))
 
 
 def first(samples: list[Sample], times: Times) -> float:

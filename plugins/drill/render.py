@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 BEGIN, END = "<!-- drills: begin -->", "<!-- drills: end -->"
-HEAD = ("fault", "victim", "recovery s", "failed", "slowest s", "lost", "doubled", "result")
+HEAD = (
+    *("fault", "victim", "recovery s", "failed", "slowest s", "lost", "doubled", "date", "result"),
+)
 
 
 def shown(value: Any) -> str:
@@ -60,8 +62,9 @@ def cells(verdict: dict[str, Any]) -> tuple[str, ...]:
         rows = verdict["checks"]
         return str(sum(row["measured"] for row in rows if row["check"].startswith(name)))
 
+    date = verdict.get("date", "")[:16]
     if not verdict["checks"]:
-        return (verdict["title"], *([""] * 6), verdict["result"])
+        return (verdict["title"], *([""] * 6), date, verdict["result"])
     return (
         verdict["title"],
         ", ".join(verdict["victims"]),
@@ -70,6 +73,7 @@ def cells(verdict: dict[str, Any]) -> tuple[str, ...]:
         said("slowest"),
         total("lost"),
         total("doubled"),
+        date,
         verdict["result"],
     )
 

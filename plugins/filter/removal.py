@@ -10,7 +10,15 @@ LOSES = {
     "redis": "Sentinel could not fail over when another is lost",
     "storage": "each object would have fewer than three copies",
 }
+FAILS_OVER = ("db", "redis")
+LEADS = {"primary", "master"}  # roles of a leader, in the words of Patroni and of Redis
 ACCEPT = "-e accept=fewer"
+
+
+def rows_of(tier: str, host: str, answers: dict[str, dict]) -> list[dict]:
+    """Return what a host said of a tier; nothing when it is lost, or has no such tier."""
+    rows = (answers.get(host) or {}).get("rows") or []
+    return [row for row in rows if row["tier"] == tier]
 
 
 def tiers_of(host: str, groups: dict[str, list[str]]) -> list[str]:
@@ -22,13 +30,18 @@ def unwell(tier: str, hosts: list[str], answers: dict[str, dict]) -> dict[str, s
     """Return what is wrong with the hosts of a tier, by host; who does not answer is unwell."""
     found = {}
     for host in hosts:
-        rows = (answers.get(host) or {}).get("rows") or []
-        row = next((row for row in rows if row["tier"] == tier), None)
-        if row is None:
+        rows = rows_of(tier, host, answers)
+        if not rows:
             found[host] = "does not answer"
-        elif not row["healthy"]:
-            found[host] = row["health"]
+        elif not rows[0]["healthy"]:
+            found[host] = rows[0]["health"]
     return found
+
+
+def somebody_leads(tier: str, hosts: list[str], answers: dict[str, dict]) -> bool:
+    """Return whether a host of a tier has its leader."""
+    rows = [row for host in hosts for row in rows_of(tier, host, answers)]
+    return any(LEADS & set(row["health"].split(", ")) for row in rows)
 
 
 def can_not_spare(
@@ -53,6 +66,16 @@ def can_not_spare(
             problems.append(f"tier {tier} can't spare {host} while another is unwell ({names})")
         elif len(ill) == len(others):
             problems.append(f"no other host of tier {tier} is well, {host} is needed")
+        elif (
+            tier in FAILS_OVER
+            and not rows_of(tier, host, answers)
+            and not somebody_leads(tier, others, answers)
+        ):
+            # They may still wait for the one that is lost, and to forget it now would end that.
+            problems.append(
+                f"{host} is lost, and no other host of tier {tier} leads yet: "
+                "that takes up to 30 s, then run this again"
+            )
         if tier in LOSES and len(others) < LEAST and accept != "fewer" and not back:
             left = "1 host" if len(others) == 1 else f"{len(others)} hosts"
             problems.append(

@@ -81,7 +81,7 @@ def running(
         arguments += ["--get", path]
     if ca:
         arguments += ["--ca", str(ca)]
-    for name, value in options.items():
+    for name, value in {"while_pid": os.getpid(), **options}.items():
         arguments += [f"--{name.replace('_', '-')}", str(value)]
     environment = dict(os.environ)
     if sales_password is not None:

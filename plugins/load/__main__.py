@@ -53,6 +53,14 @@ def arguments() -> argparse.Namespace:
     add("--duration", type=float, default=30, help="seconds to run at most (%(default)s)")
     add("--count", type=int, default=0, help="requests to send at most; 0: no bound")
     add("--stop-file", type=Path, help="end when this file appears (SIGTERM and SIGINT do too)")
+    add("--while-pid", type=int, metavar="PID", help="end when this process has gone")
+    add(
+        "--give-up",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="end when nothing at all was answered for so long; 0: never (%(default)s)",
+    )
     add("--started-file", type=Path, help="made when every client has had an answer")
     add(
         "--timeout",
@@ -108,13 +116,28 @@ def arguments() -> argparse.Namespace:
     return found
 
 
-async def watch(load: Load, stop_file: Path | None, started_file: Path | None) -> None:
-    """Turn the stop file into an end, and the start into its file."""
+def runs(pid: int) -> bool:
+    """Say whether a process is there, on any Unix."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+async def watch(load: Load, found: argparse.Namespace) -> None:
+    """Turn the stop file, and that somebody has gone, into an end; the start into its file."""
     while True:
-        if stop_file and stop_file.exists():
+        if found.stop_file and found.stop_file.exists():
             load.stopping.set()
-        if started_file and load.started.is_set() and not started_file.exists():
-            started_file.touch()
+        if found.while_pid and not runs(found.while_pid):
+            load.abandon(f"process {found.while_pid}, for which it ran, has gone")
+        if load.silent():
+            load.abandon(f"nothing was answered for {found.give_up:g} s")
+        if found.started_file and load.started.is_set() and not found.started_file.exists():
+            found.started_file.touch()
         await asyncio.sleep(0.1)
 
 
@@ -139,6 +162,7 @@ async def run(found: argparse.Namespace) -> int:
             sales_password=found.password or "",
             mix=found.mix,
             samples=found.samples,
+            give_up=found.give_up,
         )
     )
     loop = asyncio.get_running_loop()
@@ -146,7 +170,7 @@ async def run(found: argparse.Namespace) -> int:
         loop.add_signal_handler(number, load.stopping.set)
     if found.started_file:
         found.started_file.unlink(missing_ok=True)
-    watcher = asyncio.create_task(watch(load, found.stop_file, found.started_file))
+    watcher = asyncio.create_task(watch(load, found))
     try:
         report = (await load.go()).as_dict()
     except RuntimeError as error:

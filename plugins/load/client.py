@@ -46,6 +46,7 @@ class Options:
     token_seconds: float = 240.0
     mix: dict[str, float] = field(default_factory=dict)
     samples: Path | None = None
+    give_up: float = 0.0
 
 
 class Load:
@@ -61,6 +62,7 @@ class Load:
         if options.ca:
             self._tls = ssl.create_default_context(cafile=options.ca)
         self._sent = 0
+        self._heard = time.monotonic()  # when anything was answered, be it an error
         self.mix = Mix(self.run, options.sales_user, options.sales_password, options.mix)
         self._answered: set[int] = set()
 
@@ -69,9 +71,19 @@ class Load:
         addresses = self.options.connect or [None]
         return [Target(url, address) for url in self.options.urls for address in addresses]
 
+    def silent(self) -> bool:
+        """Say whether nothing at all was answered for so long that waiting is of no use."""
+        return 0 < self.options.give_up < time.monotonic() - self._heard
+
+    def abandon(self, why: str) -> None:
+        """End without anybody who asked for it."""
+        self.report.abandoned = self.report.abandoned or why
+        self.stopping.set()
+
     async def go(self) -> Report:
         """Run until the time or the count is up or `stopping` is set."""
         self.report = Report(self.run, self.options.samples)
+        self._heard = time.monotonic()
         targets = self.targets()
         tasks: list[asyncio.Task[None]] = []
         if self.options.sales or self.options.mix:
@@ -186,7 +198,9 @@ class Load:
         async with self._session(fresh=True) as session:
             for name, url in self.mix.files.items():
                 request = Request("file", "GET", url)
-                found = [await self._attempt(session, target, request, 10) for _ in range(2)]
+                # Once it is abandoned each would only wait for an answer that nobody reads.
+                times = 0 if self.report.abandoned else 2
+                found = [await self._attempt(session, target, request, 10) for _ in range(times)]
                 if OBJECT not in [body for _, _, body, _ in found]:
                     self.report.missing.append(name)
 
@@ -254,6 +268,7 @@ class Load:
                 **arguments,
             ) as answer:
                 status, answer_headers = answer.status, answer.headers
+                self._heard = time.monotonic()
                 body = await answer.read()
         except TimeoutError:
             return status, answer_headers, b"", "timeout"

@@ -61,6 +61,7 @@ class Report:
         self.clients = 0  # that an open load needed
         self.held_back = 0  # requests that an open load could not send: a load that was bent
         self.lag = 0.0  # seconds that an open load was behind its rate, at worst
+        self.abandoned = ""  # why it ended before anybody asked it to
         self.missing: list[str] = []  # files that were completed, and are not there
         # Written as it happens, a line a request: who waits for recovery reads along.
         self._samples = samples.open("w", buffering=1) if samples else None
@@ -151,6 +152,7 @@ class Report:
             "clients": self.clients,
             "held_back": self.held_back,
             "lag": round(self.lag, 3),
+            "abandoned": self.abandoned,
             "missing": self.missing,
             "failures": [asdict(failure) for failure in self.failures],
             "acknowledged": self.acknowledged,
@@ -168,6 +170,8 @@ def summary(report: dict[str, Any]) -> str:
         f"p50 {latency['p50']}, p99 {latency['p99']}, max {latency['max']}",
         "kinds: " + ", ".join(f"{kind} {count}" for kind, count in report["counts"].items()),
     ]
+    if report["abandoned"]:
+        lines.append(f"ended early: {report['abandoned']}")
     if report["hosts"]:
         lines.append("hosts: " + ", ".join(f"{h} {n}" for h, n in sorted(report["hosts"].items())))
     if report["releases"]:

@@ -9,8 +9,14 @@ short_description: Break one thing on this host, or mend it
 description:
   - Before it breaks anything that does not mend by itself, it sets a timer of systemd that will,
     so that a host is whole again even when nobody is left to mend it.
+  - What stops or starts units does not wait for it, since a member of a quorum may need the others
+    for either. Mend all hosts first, then ask each for whole, which takes the timer away.
 options:
-  state: {description: What to do., type: str, choices: [broken, mended], required: true}
+  state:
+    description: What to do; whole waits until what was mended is.
+    type: str
+    choices: [broken, mended, whole]
+    required: true
   how:
     description:
       - signal goes to processes of a unit or of a PID file; service stops units; cut drops packets
@@ -45,6 +51,7 @@ options:
   paths: {description: Directories of full and empty., type: list, elements: path, default: []}
   most: {description: Room that full may take at most., type: str, default: 100G}
   within: {description: Seconds after which the host mends itself., type: int, default: 300}
+  patience: {description: Seconds that whole waits at most., type: int, default: 120}
 author: Evenkeel
 """
 
@@ -79,6 +86,7 @@ from ansible.module_utils.common.text.formatters import human_to_bytes
 TIMER = "evenkeel-drill-undo"
 TABLE = "evenkeel_drill"
 FILLER = ".evenkeel-drill"
+PAUSE = 0.5  # seconds between two looks
 HEALS = {"KILL", "TERM"}  # systemd starts the process anew
 
 
@@ -148,7 +156,7 @@ class Fault:
         return {
             "signal": "" if self.params["signal"] in HEALS else
                       f"systemctl kill --kill-whom=all --signal=CONT {units}",
-            "service": f"systemctl start {units}",
+            "service": f"systemctl start --no-block {units}",
             # A table can only be deleted when it is there.
             "cut": "nft " + shlex.quote("; ".join(
                 f"{verb} table {family} {TABLE}"
@@ -197,7 +205,8 @@ class Fault:
             return [(f"cut {self.params['ways']}", lambda: run("nft", "-f", "-", input=text))]
         if how == "full":
             return [self.filling(Path(path)) for path in self.params["paths"]]
-        stop = [(f"stopped {unit}", lambda unit=unit: run("systemctl", "stop", unit))
+        wait = [] if how == "empty" else ["--no-block"]
+        stop = [(f"stopped {unit}", lambda unit=unit: run("systemctl", "stop", *wait, unit))
                 for unit in self.units]  # fmt: skip
         if how == "service":
             return stop
@@ -216,14 +225,20 @@ class Fault:
         return f"took {size >> 20} MiB of {path}", lambda: fill(path / FILLER, size)
 
     def mend(self):
-        """Mend it now; mending what is whole changes nothing.
+        """Mend it now; mending what is whole changes nothing."""
+        if self.undo():
+            run("/bin/sh", "-c", self.undo())
+
+    def whole(self, patience):
+        """Wait until it is mended.
 
         The timer stays until all is whole, so that it tries once more what failed here.
         """
-        if self.undo():
-            run("/bin/sh", "-c", self.undo())
-            if left := self.broken():
+        limit = time.monotonic() + patience
+        while left := self.broken() if self.undo() else []:
+            if time.monotonic() > limit:
                 raise FaultError(f"still broken: {', '.join(left)}")
+            time.sleep(PAUSE)
         self.disarm()
 
     def broken(self):
@@ -273,7 +288,7 @@ def main():
     """Break or mend as the task asks."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["broken", "mended"], "required": True},
+            "state": {"type": "str", "choices": ["broken", "mended", "whole"], "required": True},
             "how": {"type": "str", "required": True,
                     "choices": ["signal", "service", "cut", "full", "empty"]},
             "signal": {"type": "str", "default": "KILL"},
@@ -286,19 +301,20 @@ def main():
             "paths": {"type": "list", "elements": "path", "default": []},
             "most": {"type": "str", "default": "100G"},
             "within": {"type": "int", "default": 300},
+            "patience": {"type": "int", "default": 120},
         },
         supports_check_mode=True,
     )  # fmt: skip
     fault = Fault(module.params)
     if module.check_mode:
         module.exit_json(changed=True, at=time.time(), done="")
-    if module.params["state"] == "mended":
-        at = time.time()
+    if module.params["state"] != "broken":
+        mended, at = module.params["state"] == "mended", time.time()
         try:
-            fault.mend()
+            fault.mend() if mended else fault.whole(module.params["patience"])
         except (FaultError, OSError) as error:
             module.fail_json(msg=f"not mended: {error}", at=at)
-        module.exit_json(changed=True, at=at, done=fault.undo())
+        module.exit_json(changed=mended, at=at, done=fault.undo())
     try:
         steps = fault.prepare()
         fault.arm()

@@ -16,6 +16,7 @@ options:
   root: {description: Directory of the applications., type: path, default: /srv}
   units: {description: Units of the process types., type: list, elements: dict, default: []}
   redis_password: {description: Password of Redis and Sentinel., type: str, default: ""}
+  devices: {description: Devices of the object store., type: list, elements: str, default: []}
   redis_master: {description: Name that Sentinel knows., type: str, default: evenkeel}
 author: Evenkeel
 """
@@ -195,6 +196,10 @@ class Status:
         status, _ = get(self.address, 8080, "/healthcheck")
         if status != 200:
             wrong.append("the object store does not answer")
+        for device in self.params["devices"]:
+            # Without its disk a server runs on, and what nobody has is 507 there in place of 404.
+            if get(self.address, 6200, f"/{device}/0/evenkeel/status/none")[0] == 507:
+                wrong.append(f"device {device} is not there: look at its disk")
         wrong += [
             f"nothing listens on port {port}"
             for port in (6200, 6201, 6202)
@@ -213,6 +218,7 @@ def main():
             "app": {"type": "str", "default": ""},
             "root": {"type": "path", "default": "/srv"},
             "units": {"type": "list", "elements": "dict", "default": []},
+            "devices": {"type": "list", "elements": "str", "default": []},
             "redis_password": {"type": "str", "default": "", "no_log": True},
             "redis_master": {"type": "str", "default": "evenkeel"},
         },

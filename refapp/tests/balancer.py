@@ -65,10 +65,15 @@ class Balancer:
             request.method, target, headers=headers, data=await request.read() or None,
             allow_redirects=False,
         ) as found:  # fmt: skip
-            answer = web.Response(status=found.status, body=await found.read())
+            answer = web.StreamResponse(status=found.status)
             for name, value in found.headers.items():
                 if name.lower() not in HOPS:
                     answer.headers.add(name, value)
+            await answer.prepare(request)
+            # As it comes; a client that went away ends this, and the request to the server.
+            async for part in found.content.iter_any():
+                await answer.write(part)
+            await answer.write_eof()
             return answer
 
     async def _websocket(self, request, target, headers):

@@ -11,11 +11,12 @@ import pytest
 from balancer import Balancer
 from conftest import ADMIN_PASSWORD, forget_settings
 from pictures import make_picture
-from visitor import visitors
+from visitor import read_axe, visitors
 from web import Web
 from workers import Process
 
 RELEASE = "0123456789ab"
+ENDLESS = ", ".join(str(even) for even in range(2, 82, 2))  # none of them add up to 801
 SCREENSHOTS = Path(__file__).resolve().parents[2] / ".lab/screenshots"
 
 
@@ -29,17 +30,19 @@ def site(session_environ, directory, redis_server):
         balancer = Balancer(here)
         environ = session_environ | {"REFAPP_S3_PUBLIC_ENDPOINT": balancer.url}
 
-        def serve(host, kind, app, workers):
+        def serve(host, kind, app, workers, **changes):
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=512))
             (here / host / kind).mkdir(parents=True)
-            given = environ | {"APP_HOST": host, "APP_PROCESS": kind}
+            given = environ | {"APP_HOST": host, "APP_PROCESS": kind, **changes}
             server = Web(given, listener, here / host / kind, RELEASE, workers, app=app)
             stack.callback(server.log.close)
             stack.callback(server.stop)
             return f"http://127.0.0.1:{server.port}"
 
         hosts = ("app1", "app2")
+        one = {"REFAPP_CPU_SLOTS": "1", "REFAPP_CPU_QUEUE": "0"}  # at a time
         routes = {
+            "/subset-sum": [serve("app1", "cpu", "refapp.wsgi:app", 1, **one)],
             "/socket.io/": [serve(h, "realtime", "refapp.realtime.wsgi:app", 1) for h in hosts],
             "/refapp-uploads/": [environ["REFAPP_S3_ENDPOINT"]],
             "/": [serve(h, "web", "refapp.wsgi:app", 2) for h in hosts],
@@ -51,6 +54,11 @@ def site(session_environ, directory, redis_server):
         balancer.start(routes)
         stack.callback(balancer.stop)
         yield balancer
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory):
+    return read_axe(tmp_path_factory.mktemp("axe"))
 
 
 @pytest.fixture
@@ -72,7 +80,7 @@ def test_a_stranger_sees_the_fleet_and_where_to_log_in(visit):
     visitor.open()
     visitor.until(lambda: visitor.hosts() == {"app1", "app2"})
     visitor.until(lambda: visitor.text("#requests .sum").startswith("8 requests, 2 hosts"))
-    assert [each.text for each in visitor.all(".strangers a")] == ["Log in"] * 4
+    assert [each.text for each in visitor.all(".strangers a")] == ["Log in"] * 5
     assert visitor.all("#settings") == []
     assert visitor.nameless() == []
     assert visitor.shift < 0.1
@@ -122,6 +130,45 @@ def test_cron_says_who_leads_and_what_is_next(admin):
     admin.until(lambda: " s ago in " in admin.find("#cron tbody tr").text.replace("\n", " "))
 
 
+def test_a_sale_is_in_the_total_at_once(admin, item):
+    for sold, total in ((250, "250"), (1_000, "1,250")):
+        said = admin.sell(item, sold)
+        assert int(re.search(r"(\d+) ms after", said)[1]) < 1000
+        assert admin.text("#total") == total
+        assert admin.text("#origin") == "the application, asked just now"
+    assert admin.complaints() == []
+
+
+def test_subsets_come_as_they_are_found_until_they_are_cancelled(visit):
+    visitor, other = visit(), visit()
+    news, button = "#computation [role=status]", "#computation form button"
+    visitor.open()
+    visitor.compute("1 2, 3; -3", 3)
+    visitor.until(lambda: visitor.text(news).startswith("Complete"))
+    shown = {each.text for each in visitor.all(".found li")}
+    assert shown == {"3", "1 + 2", "1 + 2 + 3 \N{MINUS SIGN} 3"}
+    visitor.compute(f"801 {ENDLESS}", 801)
+    visitor.until(lambda: [each.text for each in visitor.all(".found li")] == ["801"])
+    assert (visitor.text(button), visitor.text("#matches")) == ("Cancel", "1")
+    other.open()
+    other.compute("1 2", 3)
+    busy = "Every process is busy. Try again in 5 s."
+    other.until(lambda: other.text("#computation .problem") == busy)
+    visitor.find(button).click()
+    visitor.until(lambda: visitor.text(news).startswith("Cancelled"))
+    assert visitor.text(button) == "Compute"
+
+    def free():
+        other.compute("1 2", 3)
+        other.until(lambda: other.text(button) == "Compute")
+        return other.text(news).startswith("Complete")
+
+    other.until(free)
+    other.compute("1 two", 3)
+    other.until(lambda: other.text("#computation .problem") == "“two” is not a whole number.")
+    assert visitor.complaints() == []
+
+
 def test_settings_are_changed_for_every_process(admin, visit):
     said = admin.change("banner", "Moving house on Sunday")
     found = re.search(r"in (\d+) of the (\d+) processes that answered, on app1, app2", said)
@@ -146,6 +193,8 @@ def test_the_page_with_everything_on_it(admin, tmp_path):
         admin.say(text)
         admin.read(text)
     admin.upload(make_picture(tmp_path / "evening.png"))
+    admin.sell("item-1", 100)
+    admin.compute("2 3 5 7 11 13 17 19 23 29 31 37", 60)
     admin.find("#requests .toolbar button:nth-child(2)").click()
     admin.until(lambda: admin.text("#cron tbody td").endswith(" ago"))
     admin.watch(admin.queue("Five seconds of work"), "running")
@@ -157,3 +206,36 @@ def test_the_page_with_everything_on_it(admin, tmp_path):
     assert admin.complaints() == []
     admin.log_out()
     admin.shoot_all(SCREENSHOTS, "local-login")
+
+
+def test_no_page_has_a_barrier(visit, axe, tmp_path):
+    """By axe-core's rules for WCAG 2 A and AA: at both widths, dark and light."""
+    visitor = visit()
+    for path in ("/", "/login"):
+        visitor.open(path)
+        assert visitor.barriers(axe) == [], path
+    visitor.browser.execute_script("document.querySelector('h1').style.opacity = 0.2")
+    found = visitor.barriers(axe)
+    assert len(found) == 4, "it looks, each time"
+    assert all("color-contrast" in each for each in found)
+    visitor.open("/login")
+    visitor.find("#username").send_keys("nobody\twrong\n")
+    visitor.find(".problem")
+    assert visitor.barriers(axe) == [], "a wrong password"
+    visitor.browser.execute_script("document.querySelector('[name=csrf_token]').value = ''")
+    visitor.find("#password").send_keys("wrong\n")
+    visitor.until(lambda: "give us this number" in visitor.text("main"))
+    assert visitor.barriers(axe) == [], "an error"
+    visitor.log_in("admin", ADMIN_PASSWORD)
+    visitor.open("/account")
+    assert visitor.barriers(axe) == [], "/account"
+    visitor.open()
+    visitor.come_online()
+    visitor.say("Good evening.")
+    visitor.upload(make_picture(tmp_path / "night.png"))
+    visitor.sell("item-1", 100)
+    visitor.compute("2 3 5 7 11 13 17 19 23 29 31 37", 60)
+    visitor.watch(visitor.queue("Work that fails twice, then is dead"), "dead")
+    visitor.change("banner", "Moving house")
+    assert visitor.barriers(axe) == [], "all panels"
+    visitor.change("banner", "")

@@ -6,6 +6,7 @@ Needs Chromium and its driver, Debian's packages `chromium` and `chromium-driver
 import base64
 import contextlib
 import hashlib
+import shutil
 import socket
 import ssl
 import subprocess
@@ -18,6 +19,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+FRONTEND = Path(__file__).resolve().parents[1] / "frontend"
 PATIENCE = 60  # seconds
 FLAGS = [
     "--headless",
@@ -40,6 +42,10 @@ new PerformanceObserver((list) => done(list.getEntries().reduce((sum, e) => sum 
 setTimeout(() => done(0), 500);
 """
 TOO_WIDE = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+AUDIT = """
+axe.run({ runOnly: ["wcag2a", "wcag2aa"] }).then(({ violations }) => arguments[0](violations));
+"""
 
 
 class Visitor:
@@ -97,14 +103,29 @@ class Visitor:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(base64.b64decode(data))
 
-    def shoot_all(self, directory, name):
-        """Keep pictures at both widths in both colours; nothing may be wider than the screen."""
+    def looks(self):
+        """Be a screen of each width in each colour; yields what to call it."""
         for width, kind in ((DESKTOP, "desktop"), (PHONE, "phone")):
             for dark in (False, True):
                 self.look(width, dark=dark)
-                self.shoot(Path(directory) / f"{name}-{kind}-{'dark' if dark else 'light'}.png")
-            assert self.browser.execute_script(TOO_WIDE) <= 0, f"{name} is too wide for a {kind}"
+                yield f"{kind}-{'dark' if dark else 'light'}"
         self.look()
+
+    def shoot_all(self, directory, name):
+        """Keep pictures at both widths in both colours; nothing may be wider than the screen."""
+        for look in self.looks():
+            self.shoot(Path(directory) / f"{name}-{look}.png")
+            assert self.browser.execute_script(TOO_WIDE) <= 0, f"{name} is too wide: {look}"
+
+    def barriers(self, axe):
+        """Return what axe-core finds against WCAG 2 A and AA on this page, however it looks."""
+        self.browser.execute_script(axe)
+        return [
+            f"{look}: {wrong['id']}: {node['html']} {node['failureSummary']}"
+            for look in self.looks()
+            for wrong in self.browser.execute_async_script(AUDIT)
+            for node in wrong["nodes"]
+        ]
 
     @property
     def shift(self):
@@ -197,6 +218,22 @@ class Visitor:
         self.until(ended, seconds)
         return seen
 
+    def sell(self, item, amount):
+        """Record a sale; returns what the page says of the total after it."""
+        for field, value in (("#item", item), ("#amount", str(amount))):
+            self.find(field).clear()
+            self.find(field).send_keys(value)
+        self.find("#amount").send_keys(Keys.ENTER)
+        said = "#totals [role=status]"
+        return self.until(lambda: "The total had it" in self.text(said) and self.text(said))
+
+    def compute(self, numbers, target):
+        """Have subsets looked for; what comes of it is on the page."""
+        for field, value in (("#numbers", numbers), ("#sum", str(target))):
+            self.find(field).clear()
+            self.find(field).send_keys(value)
+        self.find("#sum").send_keys(Keys.ENTER)
+
     def change(self, setting, value):
         """Change a setting; returns what the page says of its effect."""
         field = self.find(f"#setting-{setting}")
@@ -224,6 +261,15 @@ def visitors(url, authority):
             return stack.enter_context(contextlib.closing(visitor))
 
         yield visit
+
+
+def read_axe(directory):
+    """Return the source of axe-core at the version of the lock; npm puts it into a directory."""
+    for name in ("package.json", "package-lock.json", ".npmrc"):
+        shutil.copy(FRONTEND / name, directory)
+    words = ["npm", "ci", "--include=dev", "--no-audit", "--no-fund", "--ignore-scripts"]
+    subprocess.run(words, cwd=directory, check=True, capture_output=True, timeout=300)
+    return (Path(directory) / "node_modules/axe-core/axe.min.js").read_text()
 
 
 def pin(url, authority):

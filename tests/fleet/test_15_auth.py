@@ -1,14 +1,20 @@
 """Logins and sessions across the app hosts: any of them answers, and one may be gone."""
 
+import base64
+import itertools
 import json
 import re
 import secrets
+import statistics
+import threading
 import uuid
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
-from tests.fleet.support import eventually, podman
+from tests.fleet.support import eventually, play, podman
 
 
 def on(fleet, host, method, path, token=None, body=None):
@@ -128,15 +134,18 @@ def test_a_session_is_answered_by_every_host(fleet, user):
         [cookie] = session.cookies
         assert (cookie.name, cookie.secure, cookie.path) == ("__Host-session", True, "/")
 
-        seen = set()
+        seen, times = set(), []
 
         def all_hosts():
             page = session.get(f"{fleet.url}/account", timeout=10)
+            times.append(page.elapsed.total_seconds())
             assert f'id="who">{user["username"]}<' in page.text
             seen.update(host for host in fleet.groups["app"] if f">{host}," in page.text)
             return seen == set(fleet.groups["app"])
 
         eventually(all_hosts, 30, 0.1)
+        print(f"a session: {len(times)} pages until each of {len(seen)} hosts had answered one, "
+              f"{1000 * statistics.median(times):.0f} ms a page")  # fmt: skip
         assert submit("/account", "/logout").status_code == 303
         left = session.get(f"{fleet.url}/account", timeout=10, allow_redirects=False)
         assert left.status_code == 303
@@ -159,3 +168,80 @@ def test_the_journal_has_the_request_with_its_user_and_no_secret(fleet, user):
     for secret in (user["password"], *tokens.values(), mark):
         if isinstance(secret, str) and secret != "Bearer":
             assert secret not in journal
+
+
+def signer(token):
+    """Return the id of the key that a token is signed by."""
+    head = token.partition(".")[0]
+    return json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))["kid"]
+
+
+def write_keys(inventory, keys):
+    """Have an inventory say which keys there are; the first one signs."""
+    path = inventory / "group_vars/all/app.yml"
+    given = ", ".join(f"'{name}': {secret}" for name, secret in keys)
+    line = '  REFAPP_JWT_KEYS: "{{ {' + given + '} | to_json }}"'
+    text, found = re.subn(r"^  REFAPP_JWT_KEYS: .*$", line, path.read_text(), flags=re.M)
+    assert found == 1
+    path.write_text(text)
+
+
+@contextmanager
+def at_work(fleet, tokens):
+    """Let somebody sell each second while the block runs, with new tokens every ten."""
+    ended, seen = threading.Event(), Counter()
+
+    def work():
+        for turn in itertools.count(1):
+            seen[sells(fleet, tokens["access_token"])] += 1
+            if turn % 10 == 0:
+                answer = refresh(fleet, tokens["refresh_token"], str(uuid.uuid4()))
+                seen[answer.status_code] += 1
+                tokens.update(answer.json())
+            if ended.wait(1):
+                return
+
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
+        try:
+            yield
+        finally:
+            ended.set()
+            working.result()
+    assert seen.keys() == {200, 201}, f"logged out, or failed: {seen}"
+
+
+@pytest.mark.full
+def test_keys_are_rotated_in_three_steps_and_nobody_is_logged_out(fleet, user, inventory):
+    """The steps of docs/operations.md, without the 14 days before the last one."""
+    old, new = ("first", "secret_jwt_key"), ("second", "secret_jwt_key_2")
+    with (inventory / "group_vars/all/secrets.yml").open("a") as file:
+        file.write(f'secret_jwt_key_2: "{secrets.token_hex(24)}"\n')
+    hosts = fleet.groups["app"]
+
+    def login(host=hosts[0]):
+        return on(fleet, host, "POST", "/auth/login", body=user)[1]
+
+    def step(*keys):
+        """Let a step go out under load; return the keys that hosts sign by after it."""
+        write_keys(inventory, keys)
+        with fleet.load(), at_work(fleet, tokens):
+            done = play("site.yml", inventory=inventory)
+        print(f"{' and '.join(name for name, _ in keys)}: {done.seconds:.0f} s")
+        return {signer(login(host)["access_token"]) for host in hosts}
+
+    tokens, idle = login(), login()
+    try:
+        assert step(old, new) == {"first"}
+        assert step(new, old) == {"second"}
+        # Whoever is there gets a token by the new key in these 14 days; who is idle has none.
+        tokens.update(refresh(fleet, tokens["refresh_token"]).json())
+        assert {signer(tokens[f"{kind}_token"]) for kind in ("access", "refresh")} == {"second"}
+        assert step(new) == {"second"}
+        path = f"/uploads/{uuid.uuid4()}"
+        assert {on(fleet, host, "GET", path, tokens["access_token"])[0] for host in hosts} == {404}
+        assert refresh(fleet, idle["refresh_token"]).status_code == 401
+    finally:
+        play("site.yml")
+        fleet.wait_all_answer()
+    assert {signer(login(host)["access_token"]) for host in hosts} == {"first"}

@@ -3,6 +3,7 @@
 One deploy and one rollback serve several tests, because they take minutes.
 """
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,19 @@ def refuse(environ, start_response):
     if environ["PATH_INFO"] == "/readyz":
         start_response("503 Service Unavailable", [("Content-Type", "application/json")])
         return [b'{"status": "not ready", "not_ready": ["broken-on-purpose"]}']
+    return answer(environ, start_response)
+
+
+answer, app.wsgi_app = app.wsgi_app, refuse
+'''
+
+FAILING = '''
+
+def refuse(environ, start_response):
+    """Be ready, and fail where people go."""
+    if environ["PATH_INFO"] == "/whoami":
+        start_response("500 Internal Server Error", [("Content-Type", "application/json")])
+        return [b'{"status": 500}']
     return answer(environ, start_response)
 
 
@@ -152,6 +166,18 @@ def test_a_release_that_is_not_ready_is_taken_back(fleet, first, source):
     assert set(load.report["releases"]) == {first}, "a broken release took a request"
     units = fleet.ssh(fleet.groups["app"][0], "systemctl --failed --plain --no-legend || true")
     assert "refapp" not in units
+
+
+def test_a_release_whose_requests_fail_is_taken_back(fleet, first, source):
+    with fleet.load(prove=False) as load:
+        done = play("deploy.yml", "-e", f"release={source(FAILING)}",
+                    "-e", "deploy_bake=5", code=None)  # fmt: skip
+    assert done.code != 0
+    host = fleet.groups["app"][0]
+    said = " ".join(done.output.split())  # Ansible breaks lines
+    assert re.search(rf"{host}: \d+ of \d+ requests failed since the switch", said), done.tail()
+    assert load.report["failed"] > 0, "nobody asked for what fails"
+    assert one_release(fleet) == first  # whose answers it reads
 
 
 @pytest.mark.full

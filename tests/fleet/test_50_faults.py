@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.fleet.changes import holder
 from tests.fleet.support import eventually, play, podman
 
 BEFORE, AFTER = 2, 6  # seconds of load on each side of a fault
@@ -80,15 +81,6 @@ def test_loss_of_an_app_host(fleet, fault, undo):
         fleet.wait_all_answer(60)
     # A request that a frozen host holds costs the balancer's read timeout, and no more.
     assert load.report["latency"]["max"] < 8, load.summary
-
-
-def holder(fleet):
-    """The balancer that has the virtual IP."""
-    address = fleet.url.removeprefix("https://")
-    for host in fleet.groups["lb"]:
-        if f" {address}/" in fleet.ssh(host, "ip -4 -o address show"):
-            return host
-    return None
 
 
 class Poller:

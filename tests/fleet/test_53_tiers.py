@@ -1,45 +1,19 @@
-"""Tiers of three: what is handed over, lost, replaced or restarted under load fails nothing."""
+"""Tiers of three: what is handed over, lost or restarted under load fails nothing."""
 
 import json
 import secrets
 import threading
 import time
-from contextlib import contextmanager
 
 import pytest
 
+from tests.fleet.changes import change_under_load, in_step, needs_three
 from tests.fleet.support import eventually, play, podman
-
-BEFORE, AFTER = 2, 5  # seconds of load on each side of a change
 
 
 @pytest.fixture(scope="module", autouse=True)
 def of_three(fleet):
-    for tier in ("db", "redis", "storage"):
-        if len(fleet.groups[tier]) < 3:
-            pytest.skip(f"tier {tier} has no quorum that survives the loss of a host")
-
-
-@contextmanager
-def change_under_load(fleet, **options):
-    """The load of the acceptance tests with keys only, as for faults."""
-    with fleet.load(unkeyed=0, **options) as load:
-        time.sleep(BEFORE)
-        yield load
-        time.sleep(AFTER)
-
-
-def members(fleet):
-    """PostgreSQL's members by name, as Patroni has them."""
-    host = fleet.groups["db"][-1]
-    said = fleet.ssh(host, f"curl -fsS -m 5 http://{fleet.addresses[host]}:8008/cluster")
-    return {member["name"]: member for member in json.loads(said)["members"]}
-
-
-def in_step(fleet):
-    """Whether every standby has all that is acknowledged."""
-    roles = [member["role"] for member in members(fleet).values()]
-    return sorted(roles) == ["leader"] + ["quorum_standby"] * (len(fleet.groups["db"]) - 1)
+    needs_three(fleet)
 
 
 def since(fleet):
@@ -198,81 +172,6 @@ def test_a_rolling_restart_of_a_tier_fails_no_request(fleet, tier):
     assert all(after[host] != before[host] for host in before)
     for host in fleet.groups[tier]:
         assert "evenkeel_drain" not in fleet.ssh(host, "nft list tables")
-
-
-def upload(fleet, client, content):
-    """Announce and send a file; return its presigned address."""
-    made = client.post(
-        f"{fleet.url}/uploads",
-        json={"filename": "x.bin", "content_type": "application/octet-stream",
-              "size": len(content)},
-        timeout=10,
-    ).json()  # fmt: skip
-    put = made["upload"]
-    with fleet.session() as anonymous:
-        sent = anonymous.put(put["url"], data=content, headers=put["headers"], timeout=10)
-        assert sent.status_code in (200, 201), sent.text
-    one = f"{fleet.url}/uploads/{made['id']}"
-    assert client.post(f"{one}/complete", timeout=10).json()["status"] == "complete"
-    return client.get(one, timeout=10).json()["get_url"]
-
-
-def fetch(fleet, address):
-    with fleet.session() as anonymous:
-        answer = anonymous.get(address, timeout=10)
-    assert answer.status_code == 200, answer.text
-    return answer.content
-
-
-def objects(fleet, host):
-    """Names of the objects that a storage host holds."""
-    names = fleet.ssh(host, "cd /srv/swift/d1 && find objects -name '*.data' | sort")
-    return set(names.split())
-
-
-def test_presigned_addresses_work_while_a_storage_host_is_lost(fleet, client):
-    content = secrets.token_bytes(100_000)
-    before = upload(fleet, client, content)
-    lost = fleet.groups["storage"][0]
-    try:
-        podman("stop", "-t", "0", lost)
-        for _ in range(8):
-            assert fetch(fleet, before) == content
-            mine = secrets.token_bytes(50_000)
-            assert fetch(fleet, upload(fleet, client, mine)) == mine
-    finally:
-        podman("start", lost)
-    rest = fleet.groups["storage"][1:]
-    # It gets what it missed, by itself.
-    eventually(lambda: objects(fleet, lost) >= objects(fleet, rest[0]), 180, 3)
-
-
-def test_a_disk_is_replaced_while_presigned_addresses_work(fleet, client):
-    content = secrets.token_bytes(100_000)
-    address = upload(fleet, client, content)
-    host, other = fleet.groups["storage"][1:]
-    eventually(lambda: objects(fleet, host) == objects(fleet, other), 120, 3)
-    had = objects(fleet, other)
-    fleet.ssh(host, "systemctl stop swift.target nginx && rm -rf /srv/swift/d1")
-    fleet.ssh(host, "systemctl start nginx")
-    with change_under_load(fleet):
-        play("replace_disk.yml", "-e", f"host={host}")
-        assert fetch(fleet, address) == content
-    assert objects(fleet, host) >= had
-    assert fleet.ssh(host, "stat -c %U /srv/swift/d1") == "swift"
-
-
-def test_the_only_copies_are_not_replaced(fleet):
-    host, other = fleet.groups["storage"][:2]
-    try:
-        fleet.ssh(other, "systemctl stop swift.target")
-        done = play("replace_disk.yml", "-e", f"host={host}", code=None)
-        assert done.code != 0
-        assert f"can't spare {host}" in done.output
-        assert other in done.output
-        assert done.changed == {}
-    finally:
-        fleet.ssh(other, "systemctl start swift.target")
 
 
 def page(fleet, item):

@@ -45,6 +45,8 @@ def status(fleet, host, path):
 @pytest.fixture
 def database(fleet):
     """The database's host; afterwards PostgreSQL runs there again."""
+    if len(fleet.groups["db"]) > 1:
+        pytest.skip("another member leads")
     [host] = fleet.groups["db"]
     yield host
     fleet.ssh(host, "systemctl start patroni")

@@ -3,16 +3,19 @@
 import shutil
 
 import pytest
-import yaml
 
-from tests.fleet.support import LAB, STATE, eventually, lab, play
+from tests.fleet.changes import (
+    change_under_load,
+    copy_of_lab,
+    edit_hosts,
+    forget,
+    holder,
+    in_step,
+    needs_three,
+)
+from tests.fleet.support import LAB, Fleet, eventually, lab, play
 
-
-def edit_hosts(inventory, change):
-    path = inventory / "hosts.yml"
-    content = yaml.safe_load(path.read_text())
-    change(content["all"]["children"])
-    path.write_text(yaml.safe_dump(content))
+NEW = {"app": "app4", "cache": "cache3", "redis": "redis4", "db": "db4", "storage": "storage4"}
 
 
 def refused(*arguments, words, inventory=LAB):
@@ -56,17 +59,15 @@ def test_a_check_of_a_removal_changes_nothing(fleet):
 
 
 @pytest.fixture(scope="module")
-def grown():
-    """The lab's inventory with a host more in each of four tiers."""
-    inventory = STATE / "grown"
-    shutil.rmtree(inventory, ignore_errors=True)
-    shutil.copytree(LAB, inventory)
+def grown(fleet):
+    """The lab's inventory with a host more in each of five tiers."""
+    needs_three(fleet)
+    inventory = copy_of_lab("grown")
 
     def add(tiers):
-        for tier, number in (("app", 4), ("redis", 4), ("cache", 3), ("storage", 4)):
+        for tier, host in NEW.items():
             first = tiers[tier]["hosts"][f"{tier}1"]["ansible_host"]
-            address = first[:-1] + str(number)
-            tiers[tier]["hosts"][f"{tier}{number}"] = {"ansible_host": address}
+            tiers[tier]["hosts"][host] = {"ansible_host": first[:-1] + host[-1]}
 
     edit_hosts(inventory, add)
     lab("up", "-i", str(inventory), "--name", "lab")
@@ -87,13 +88,29 @@ def test_hosts_are_added_under_load(fleet, grown):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("host", ["app4", "cache3", "redis4", "storage4"])
-def test_a_host_is_removed_under_load(fleet, grown, host):
+@pytest.mark.parametrize("tier", ["app", "cache", "redis", "storage"])
+def test_a_host_is_removed_under_load(fleet, grown, tier):
+    host = NEW[tier]
     with fleet.load():
         done = play("remove.yml", "-e", f"host={host}", inventory=grown)
     assert f"{host} has left" in done.output
-    tier = host[:-1]
-    edit_hosts(grown, lambda tiers: tiers[tier]["hosts"].pop(host))
+    forget(grown, tier, host)
+
+
+@pytest.mark.full
+def test_a_host_that_leads_is_removed_under_load(fleet, grown):
+    """It hands over first: requests wait, as for a switchover."""
+    host, larger = NEW["db"], Fleet.read(grown, fleet.url, fleet.ca)
+    eventually(lambda: in_step(larger), 120)
+    with change_under_load(larger):
+        play("switchover.yml", "-e", f"to={host}", inventory=grown)
+        assert larger.leader() == host
+        eventually(lambda: in_step(larger), 60)
+        done = play("remove.yml", "-e", f"host={host}", inventory=grown)
+        assert larger.leader() != host
+    assert f"{host} has left" in done.output
+    forget(grown, "db", host)
+    eventually(lambda: in_step(fleet), 60)
 
 
 @pytest.mark.full
@@ -108,5 +125,23 @@ def test_the_others_forget_them(fleet, grown):
     devices = fleet.ssh(fleet.groups["storage"][0],
                         "swift-ring-builder /etc/swift/object.builder || true")  # fmt: skip
     assert "3 devices" in devices
+    host = fleet.groups["db"][0]
+    ask = f"etcdctl --endpoints=http://{fleet.addresses[host]}:2379 member list"
+    assert len(fleet.ssh(host, ask).splitlines()) == 3
     again = play("site.yml")
     assert again.changed == {}, again.log
+
+
+@pytest.mark.full
+def test_a_balancer_leaves_and_comes_back(fleet):
+    """Whoever is connected to it is cut off; the budget is that of a balancer that is lost."""
+    host = eventually(lambda: holder(fleet))
+    with change_under_load(fleet, prove=False) as load:
+        play("remove.yml", "-e", f"host={host}")
+        eventually(lambda: holder(fleet) not in (None, host), 10)
+    assert load.report["failed"] <= 5 * load.report["rate"], load.summary
+    assert "inactive" in fleet.ssh(host, "systemctl is-active nginx keepalived || true")
+    with change_under_load(fleet, prove=False) as load:
+        play("site.yml")
+    assert load.report["failed"] <= 5 * load.report["rate"], load.summary
+    play("status.yml")

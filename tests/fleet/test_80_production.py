@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from contextlib import contextmanager
 
 import pytest
 from cryptography import x509
@@ -101,12 +102,9 @@ def fill_in(inventory, keep):
     )
 
 
-@pytest.fixture(scope="module", params=[
-    pytest.param(SMALL, id="one host a data tier", marks=pytest.mark.full),
-    pytest.param(None, id="every host", marks=pytest.mark.full),
-])  # fmt: skip
-def mine(fleet, request):
-    """An operator's fleet on machines with an admin who may use sudo, as clouds hand them out."""
+@contextmanager
+def filled_in(keep):
+    """A copy of inventories/prod, and the authority that its clients trust."""
     inventory = STATE / "mine"
     vault = STATE / "mine-vault"
     shutil.rmtree(inventory, ignore_errors=True)
@@ -114,12 +112,36 @@ def mine(fleet, request):
     authority = make_certificate(inventory / "files")
     vault.touch(0o600)
     vault.write_text("a vault password of the test\n")
-    key = (STATE / "id_ed25519.pub").read_text().strip()
     with pytest.MonkeyPatch.context() as patch:
         # What an operator has in ~/.ssh, and in a shell's profile.
         patch.setenv("ANSIBLE_SSH_COMMON_ARGS", f"-F {STATE / 'ssh_config'}")
         patch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(vault))
-        fill_in(inventory, request.param)
+        try:
+            fill_in(inventory, keep)
+            yield inventory, authority
+        finally:
+            shutil.rmtree(inventory)
+            vault.unlink()
+
+
+def test_a_copy_that_is_filled_in_lacks_nothing_but_its_machines():
+    with filled_in(None) as (inventory, _):
+        done = play("preflight.yml", inventory=inventory, code=None)
+        hosts = Fleet.read(inventory, "", "").hosts
+    assert done.code != 0
+    said = re.findall(r"^preflight: (.*)$", done.output, re.M)
+    assert {line.split()[0] for line in said} == set(hosts), said
+    assert all("can't be reached" in line for line in said), said
+
+
+@pytest.fixture(scope="module", params=[
+    pytest.param(SMALL, id="one host a data tier", marks=pytest.mark.full),
+    pytest.param(None, id="every host", marks=pytest.mark.full),
+])  # fmt: skip
+def mine(fleet, request):
+    """An operator's fleet on machines with an admin who may use sudo, as clouds hand them out."""
+    key = (STATE / "id_ed25519.pub").read_text().strip()
+    with filled_in(request.param) as (inventory, authority):
         found = Fleet.read(inventory, f"https://{NAME}", str(authority))
         try:
             lab("up", "-i", str(inventory), "--name", "mine")
@@ -136,8 +158,6 @@ def mine(fleet, request):
             yield found
         finally:
             lab("down", "--name", "mine")
-            shutil.rmtree(inventory)
-            vault.unlink()
 
 
 def curl(fleet, path, *options):

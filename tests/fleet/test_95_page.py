@@ -33,7 +33,7 @@ def test_a_stranger_sees_every_host_answer(fleet, visit):
     stranger = visit()
     stranger.open()
     stranger.until(lambda: stranger.hosts() == set(fleet.groups["app"]))
-    assert [each.text for each in stranger.all(".strangers a")] == ["Log in"] * 4
+    assert [each.text for each in stranger.all(".strangers a")] == ["Log in"] * 5
     assert stranger.nameless() == []
     assert stranger.shift < 0.1
     stranger.shoot_all(SCREENSHOTS, "stranger")
@@ -64,6 +64,26 @@ def test_a_job_is_watched_to_its_end(admin):
     assert progress == sorted(progress)
     assert progress[-1] == 100
     assert len(progress) > 2, "it moved"
+
+
+def test_a_sale_is_in_the_total_within_a_second(admin):
+    said = admin.sell(f"page-{time.time():.0f}", 250)
+    print(said)
+    assert int(re.search(r"(\d+) ms after", said)[1]) < 1000
+    admin.until(lambda: admin.text("#origin").startswith("the edge's cache"))
+    assert admin.text("#total") == "250"
+
+
+def test_subsets_come_as_they_are_found_until_they_are_cancelled(visit):
+    visitor = visit()
+    visitor.open()
+    # One is a match by itself; among the others there is none, and minutes are needed to know.
+    visitor.compute(" ".join(map(str, [801, *range(2, 82, 2)])), 801)
+    visitor.until(lambda: [each.text for each in visitor.all(".found li")] == ["801"])
+    assert visitor.text("#computation form button") == "Cancel"
+    visitor.find("#computation form button").click()
+    visitor.until(lambda: visitor.text("#computation [role=status]").startswith("Cancelled"))
+    assert visitor.complaints() == []
 
 
 def test_a_setting_is_in_effect_on_every_host(fleet, admin, visit):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 
 import pytest
 import yaml
@@ -87,6 +88,42 @@ def test_every_entry_can_be_followed(drill):
     assert drill["hold"] > (drill["budget"]["recovery"] or 0) or drill.get("from") == "undo"
     assert drill.get("measure", "requests") in {"requests", "jobs", "ticks"}
     assert re.fullmatch(r"[a-z-]+", drill["name"])
+
+
+# The table of issue 4: recovery, failed requests as seconds' worth of their rate.
+PROMISED = {
+    "web-worker-kill web-master-kill app-host-stop app-host-kill": (5, {"all": 0}),
+    "job-worker-kill job-worker-frozen cron-leader-kill cron-leader-frozen": (15, {"all": 0}),
+    "lb-nginx-stop lb-host-stop lb-cut lb-mute": (5, {"all": 5}),
+    "cache-host-stop": (2, {"all": 0}),
+    "db-postmaster-kill": (10, {"cached": 0, "writes": 10}),
+    "db-host-stop db-host-kill db-cut db-deaf db-mute": (30, {"cached": 0, "writes": 30}),
+    "db-switchover": (5, {"all": 0}),
+    "etcd-member-stop etcd-down": (20, {}),
+    "redis-kill redis-host-stop redis-cut redis-mute": (15, {"reads": 0}),
+    "redis-down": (15, {"app": 0, "sales": 0}),
+    "storage-host-stop storage-disk-emptied": (10, {"all": 0}),
+    "db-disk-full app-disk-full lb-disk-full": (None, {}),
+    "app-host-frozen": (10, {"all": 0}),
+    "redis-frozen": (15, {"reads": 0}),
+    "db-frozen": (30, {"cached": 0, "writes": 30}),
+    "power-cut": (120, {}),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "promised"),
+    [(name, promised) for names, promised in PROMISED.items() for name in names.split()],
+)
+def test_budgets_are_those_of_the_issue(name, promised):
+    [drill] = [drill for drill in DRILLS if drill["name"] == name]
+    assert (drill["budget"]["recovery"], drill["budget"].get("failed", {})) == promised
+    # What comes back only with what was down is measured from there, and nothing else is.
+    later = {"etcd-down", "redis-down", "power-cut"} | {n for n in [name] if "disk-full" in n}
+    assert (drill.get("from") == "undo") == (name in later)
+    assert drill["budget"].get("slowest") == (5 if name == "app-host-frozen" else None)
+    if drill["tier"] in ("db", "redis"):
+        assert "primary" in drill["single"], "the old one must not come back as a second"
 
 
 def test_names_are_unique_and_every_tier_has_drills():
@@ -173,19 +210,57 @@ def test_a_disk_with_much_room_is_not_filled(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("state", ["active", "failed"])
-def test_the_timer_stays_until_all_is_whole(monkeypatch, state):
-    said = []
-    monkeypatch.setattr(faults, "run", lambda *argv, **_: said.append(argv) or state)
-    fault = faults.Fault({"how": "service", "units": ["nginx"], "paths": [], "signal": "KILL"})
-    if state == "active":
-        fault.mend()
-    else:
-        with pytest.raises(faults.FaultError, match="still broken: nginx"):
-            fault.mend()
-    stops = [argv for argv in said if argv[:2] == ("systemctl", "stop")]
-    assert len(stops) == (state == "active")
-    assert said[0] == ("/bin/sh", "-c", "systemctl start nginx")
+def service(monkeypatch, *states):
+    """A fault that stops nginx, with what systemd says of it in turn; and what it was asked."""
+    said, left = [], list(states)
+
+    def run(*argv, **_):
+        said.append(argv)
+        return left.pop(0) if argv[:2] == ("systemctl", "is-active") else ""
+
+    monkeypatch.setattr(faults, "run", run)
+    monkeypatch.setattr(faults.time, "sleep", lambda _: None)
+    return faults.Fault({"how": "service", "units": ["nginx"], "paths": [], "signal": "KILL"}), said
+
+
+def test_neither_stop_nor_start_waits_for_the_quorum(monkeypatch):
+    fault, said = service(monkeypatch)
+    for _, step in fault.prepare():
+        step()
+    fault.mend()
+    assert said == [
+        ("systemctl", "stop", "--no-block", "nginx"),
+        ("/bin/sh", "-c", "systemctl start --no-block nginx"),
+    ]
+
+
+def test_whole_waits_until_it_is_and_then_takes_the_timer_away(monkeypatch):
+    fault, said = service(monkeypatch, "inactive", "activating", "active")
+    fault.whole(60)
+    assert [argv[1] for argv in said] == ["is-active"] * 3 + ["stop", "reset-failed"]
+
+
+def test_the_timer_stays_until_all_is_whole(monkeypatch):
+    fault, said = service(monkeypatch, "failed")
+    with pytest.raises(faults.FaultError, match="still broken: nginx"):
+        fault.whole(-1)
+    assert [argv[1] for argv in said] == ["is-active"]
+
+
+def test_what_mends_by_itself_is_whole_at_once(monkeypatch):
+    fault, said = service(monkeypatch)
+    fault.params |= {"how": "signal"}
+    fault.mend()
+    fault.whole(60)
+    assert [argv[1] for argv in said] == ["stop", "reset-failed"]
+
+
+def test_a_disk_is_emptied_only_when_its_units_have_stopped(monkeypatch):
+    fault, said = service(monkeypatch)
+    fault.params |= {"how": "empty"}
+    for _, step in fault.prepare():
+        step()
+    assert said == [("systemctl", "stop", "nginx"), ("systemctl", "start", "nginx")]
 
 
 def test_a_process_that_is_stopped_is_seen():
@@ -221,9 +296,48 @@ def test_requests_that_wait_count_until_they_are_answered():
     assert recovery(samples, Times(FAULT_AT)) == pytest.approx(8, abs=0.1)
 
 
-def test_a_single_slow_answer_is_chance():
-    samples = load(failing=lambda s, _: 4.0 if s == 30 else None)
+def waiting(slow):
+    """A load whose requests, number by number of their kind, wait for 4 s where `slow` says so."""
+    counted = Counter()
+
+    def took(second, kind):
+        counted[kind] += 30 <= second < 33
+        return 4.0 if 30 <= second < 33 and slow(kind, counted[kind]) else None
+
+    return load(failing=took)
+
+
+@pytest.mark.parametrize("most", [1, 2, 14])
+def test_a_few_slow_answers_among_many_are_chance(most):
+    samples = waiting(
+        lambda kind, number: kind == "write" and number % 5 == 0 and number <= 5 * most
+    )
+    slow = [s for s in samples if s.seconds > 3]
+    assert len(slow) == most
     assert recovery(samples, Times(FAULT_AT)) == 0
+
+
+def test_a_fifth_that_waits_is_an_outage():
+    samples = waiting(lambda kind, number: kind == "write" and number % 5 == 0)
+    # Its last second is beside one without; the answers to the two before came at 36.
+    assert recovery(samples, Times(FAULT_AT)) == pytest.approx(26, abs=0.3)
+
+
+@pytest.mark.parametrize("only", ["write", "sales"])
+def test_an_outage_of_one_kind_is_one(only):
+    samples = waiting(lambda kind, number: kind == only)
+    assert recovery(samples, Times(FAULT_AT)) == pytest.approx(27, abs=0.3)
+
+
+def test_two_of_a_rare_kind_are_no_crowd_and_three_are():
+    for number, found in ((2, 0), (3, 25.8)):
+        rare = [Sample(31 + 0.4 * each, 4.0, "login", True) for each in range(number)]
+        assert recovery(sorted(load() + rare), Times(FAULT_AT)) == pytest.approx(found, abs=0.1)
+
+
+def test_a_single_failure_always_counts():
+    samples = load(failing=lambda s, _: -0.1 if s == 30 else None)
+    assert recovery(samples, Times(FAULT_AT)) == pytest.approx(20, abs=0.1)
 
 
 def test_one_slow_answer_before_the_fault_hides_nothing():
@@ -359,7 +473,7 @@ def test_tables_say_budget_measured_and_result():
     page = render.markdown([good, bad, none], "2026-11-21", "2 cores")
     lines = page.splitlines()
     assert lines[0] == "2026-11-21, 2 cores."
-    assert {line.count("|") for line in lines[2:]} == {9}
+    assert {line.count("|") for line in lines[2:]} == {10}
     assert "(drills/db-host-stop.svg)" in lines[4]
     assert lines[6].endswith("| skipped: needs three db hosts |")
     assert render.inserted(f"a\n{render.BEGIN}\nold\n{render.END}\nb", "new") == (
@@ -376,34 +490,47 @@ def test_the_picture_is_svg_and_shows_fault_and_undo():
     assert any("10.0 s of 30 s" in word for word in words)
 
 
-def test_the_command_judges_and_lists(tmp_path):
-    folder, docs = tmp_path / "db-host-stop", tmp_path / "docs"
-    folder.mkdir()
-    docs.mkdir()
-    (docs / "drills.md").write_text(f"{render.BEGIN}\n{render.END}\n")
-    samples = load()
-    lines = [json.dumps({"wall": 1000.0, "run": "x"}), *(json.dumps(s) for s in samples)]
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "plugins.drill", *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+
+
+def keep(folder, drill=DRILLS[0], fault_at=1010.0, **changes):
+    """Leave in a folder what a drill does."""
+    folder.mkdir(parents=True)
+    lines = [json.dumps({"wall": fault_at - FAULT_AT, "run": "x"}), *map(json.dumps, load())]
     (folder / "samples").write_text("\n".join(lines) + "\n")
-    drill = DRILLS[0] | {
-        "victims": ["app1"], "holders": [], "fault_at": 1010.0, "undone_at": None,
+    drill = drill | {
+        "victims": ["app1"], "holders": [], "fault_at": fault_at, "undone_at": None,
         "recovered": True, "rate": 50, "mix": CATALOGUE["drill_mix"], "skipped": "", "broken": "",
         "cron": False,
-    }  # fmt: skip
+    } | changes  # fmt: skip
     (folder / "drill.json").write_text(json.dumps(drill))
     report = {
         "acknowledged": [{"item": "a"}], "missing": [], "held_back": 0, "lag": 0.01,
         "seconds": 1, "requests": 1,
     }  # fmt: skip
     (folder / "report.json").write_text(json.dumps(report))
-    database = {"sales": {"a": 1}, "jobs": [], "ticks": [], "without_tick": 0}
+    account(folder, {"a": 1})
+
+
+def account(folder, sales):
+    database = {"sales": sales, "jobs": [], "ticks": [], "without_tick": 0}
     (folder / "database.json").write_text(json.dumps(database))
 
-    def command(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "plugins.drill", *map(str, arguments)],
-            cwd=ROOT, capture_output=True, text=True, timeout=30,
-        )  # fmt: skip
 
+@pytest.fixture
+def docs(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/drills.md").write_text(f"{render.BEGIN}\n{render.END}\n")
+    return tmp_path / "docs"
+
+
+def test_the_command_judges_and_lists(tmp_path, docs):
+    folder = tmp_path / "web-worker-kill"
+    keep(folder)
     assert command("wait", folder, "--since", 1010, "--seconds", 5).returncode == 0
     assert command("wait", folder, "--since", 1058, "--seconds", 2).returncode == 1
     done = command("judge", folder)
@@ -414,6 +541,41 @@ def test_the_command_judges_and_lists(tmp_path):
     assert json.loads((docs / "drills.json").read_text())["drills"][0]["result"] == "pass"
     assert (docs / "drills/web-worker-kill.svg").exists()
 
-    (folder / "database.json").write_text(json.dumps(database | {"sales": {}}))
+    account(folder, {})
     assert command("judge", folder).returncode == 0
     assert command("table", folder).returncode == 1
+
+
+def test_of_several_runs_the_newest_of_each_drill_is_shown_with_its_date(tmp_path, docs):
+    first, second, third = (tmp_path / name for name in ("a-run", "b-run", "c-run"))
+    keep(second / "web-worker-kill", DRILLS[0], fault_at=1_800_100_000.0, victims=["app2"])
+    keep(first / "web-master-kill", DRILLS[1], fault_at=1_800_000_000.0)
+    keep(first / "web-worker-kill", DRILLS[0], fault_at=1_800_000_100.0)
+    # What was skipped later, on another lab, has measured nothing.
+    keep(third / "web-worker-kill", DRILLS[0], fault_at=1_800_200_000.0, skipped="needs two")
+    for run in (first, second, third):
+        assert command("judge", run).returncode == 0
+    account(first / "web-worker-kill", {})  # lost writes, but of an older run
+    assert command("judge", first / "web-worker-kill").returncode == 0
+
+    done = command("table", second, third, first, "--docs", docs)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines[1:]] == ["a web worker", "the gunicorn master"]
+    assert re.search(r"app2 .* 2027-01-16 11:46 +pass$", lines[1])
+    assert re.search(r"app1 .* 2027-01-15 08:00 +pass$", lines[2])
+    assert (docs / "drills.md").read_text().count("| 2027-01-1") == 2
+    known = json.loads((docs / "drills.json").read_text())
+    assert known["date"] == known["drills"][0]["date"] == "2027-01-16 11:46:40 UTC"
+    assert {path.stem for path in (docs / "drills").iterdir()} == {
+        "web-worker-kill", "web-master-kill",
+    }  # fmt: skip
+    assert command("table", first).returncode == 1
+
+
+def test_a_folder_without_drills_and_a_drill_without_a_verdict_are_no_pass(tmp_path):
+    done = command("table", tmp_path)
+    assert done.returncode == 1
+    assert "no drill was kept in" in done.stderr
+    keep(tmp_path / "run" / "web-worker-kill")
+    assert command("table", tmp_path / "run").returncode != 0

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lab import files
+
 INVENTORIES = Path(__file__).resolve().parents[2] / "inventories"
 
 
@@ -28,6 +30,19 @@ def test_templates_name_the_same_secrets_and_hold_none():
     assert names(prod) == names(single)
     for path in (prod, single):
         assert set(yaml.safe_load(path.read_text()).values()) == {"CHANGE_ME"}
+
+
+def test_secrets_are_filled_once_and_none_is_dropped(tmp_path):
+    target = tmp_path / "secrets.yml"
+    target.write_text(
+        'secret_jwt_key: "mine"\nsecret_db_password: CHANGE_ME\nsecret_jwt_key_2: new\n'
+    )
+    assert files.fill_secrets(target)
+    filled = yaml.safe_load(target.read_text())
+    assert (filled["secret_jwt_key"], filled["secret_jwt_key_2"]) == ("mine", "new")
+    assert filled.keys() - {"secret_jwt_key_2"} == set(names(files.SECRETS_TEMPLATE))
+    assert "CHANGE_ME" not in filled.values()
+    assert not files.fill_secrets(target)
 
 
 def test_every_secret_that_is_used_is_named():

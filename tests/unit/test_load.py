@@ -2,15 +2,19 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from plugins.load import ROOT, running
+from plugins.load.__main__ import runs
+from plugins.load.client import Load, Options
 
 
 class Site:
@@ -227,6 +231,73 @@ def test_a_load_that_sent_nothing_proves_nothing(site, tmp_path: Path):
     done = command("--url", site.url, "--get", "/whoami", "--stop-file", str(stop), "--rate", "1")
     assert site.requests == 0
     assert done.returncode == 1
+
+
+def test_a_load_ends_with_the_process_it_works_for(site):
+    with (
+        subprocess.Popen(["sleep", "60"]) as owner,
+        running(site.url, gets=["/whoami"], clients=2, while_pid=owner.pid) as load,
+    ):
+        owner.kill()
+        owner.wait()
+        assert load.wait(10) == 0
+    assert f"process {owner.pid}, for which it ran, has gone" in load.summary
+    assert load.report["requests"] == site.requests
+
+
+def test_a_process_of_somebody_else_is_there(monkeypatch):
+    def kill(pid, number):
+        raise PermissionError
+
+    assert runs(os.getpid())
+    monkeypatch.setattr(os, "kill", kill)
+    assert runs(1)
+
+
+def test_a_load_that_nobody_answers_gives_up(site):
+    began = time.monotonic()
+    done = command(
+        "--url", site.url, "--get", "/slow", "--timeout", "0.3", "--rate", "20",
+        "--give-up", "1.5", "--duration", "40",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "ended early: nothing was answered for 1.5 s" in done.stdout
+    assert 1.5 <= time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(("path", "seconds"), [("/broken", "1"), ("/slow", "0")])
+def test_an_error_is_an_answer_and_none_is_waited_for_as_told(site, path, seconds):
+    done = command(
+        "--url", site.url, "--get", path, "--timeout", "0.3", "--rate", "20",
+        "--give-up", seconds, "--duration", "3",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "ended early" not in done.stdout
+
+
+def test_files_of_a_load_that_gave_up_are_missing(site):
+    async def ended():
+        load = Load(Options(urls=[site.url], gets=[], mix={"app": 1.0}))
+        load.mix.files = {"one": f"{site.url}/slow"}
+        load.abandon("nobody is there")
+        await load._find_files(load.targets()[0])
+        return load.report.missing
+
+    assert asyncio.run(ended()) == ["one"]
+
+
+def test_a_playbook_names_itself_to_its_load():
+    """Its tasks are templated in children, and those end with them."""
+    script = (
+        "import multiprocessing, os\n"
+        "from plugins.filter.load import playbook_pid\n"
+        "with multiprocessing.get_context('fork').Pool(1) as pool:\n"
+        "    print(os.getpid(), playbook_pid(''), pool.apply(playbook_pid))\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert len(set(said.split())) == 1
 
 
 def test_connect_goes_to_the_address_and_keeps_the_name(site):

@@ -1,6 +1,8 @@
 """The checks of preflight: each mistake gives one line that says what to type."""
 
-from plugins.action.preflight_host import clock_offset, facts, host_problems
+import subprocess
+
+from plugins.action.preflight_host import clock_offset, facts, host_problems, probe
 from plugins.action.preflight_inventory import (
     Fleet,
     Variable,
@@ -49,6 +51,39 @@ def test_variables_that_nothing_reads():
     lines = list(variable_problems(fleet))
     assert "unknown variable redis_maxmem in f.yml: did you mean redis_maxmemory?" in lines
     assert "old_name in f.yml was renamed: write new_name" in lines
+
+
+def test_a_variable_that_nearly_has_a_known_name_whatever_it_begins_with():
+    fleet = Fleet(
+        variables=[
+            Variable("fleet_virtul_ip", 1, "f.yml"),
+            Variable("adress", 1, "f.yml"),
+            Variable("strict_names", 1, "f.yml"),
+            Variable("private_adress", 1, "f.yml"),
+            Variable("lab_disk", {}, "f.yml"),
+        ],
+        roles={"balancer": {"balancer_strict_names"}},
+        words={"fleet_virtual_ip", "private_address", "include_role"},
+        derived={"address": "wiring.yml"},
+    )
+    assert [line.split("f.yml: ")[1] for line in variable_problems(fleet)] == [
+        "did you mean fleet_virtual_ip?",
+        "remove it; if it means address, wiring.yml sets that",
+        "did you mean balancer_strict_names?",
+        "did you mean private_address?",
+        "did you mean lab_disks?",
+    ]
+
+
+def test_variables_of_the_operators_own_are_not_our_business():
+    """Helpers of other values, what lab/ and Ansible read, and names that resemble nothing."""
+    names = ["redis_mb", "lab_disks", "ansible_user", "team", "site_region", "names", "backup_host"]
+    fleet = Fleet(
+        variables=[Variable(name, 1, "f.yml") for name in names],
+        roles={"redis": {"redis_maxmemory"}, "balancer": {"balancer_names"}},
+        words={"redis_mb", "fleet_names", "pgbackrest_host"},
+    )
+    assert list(variable_problems(fleet)) == []
 
 
 def test_a_variable_that_the_playbooks_override():
@@ -107,6 +142,39 @@ def test_what_is_wrong_with_a_host():
     lines = list(host_problems("h", "ssh h", found, 3600, LIMITS))
     for words in ("runs ubuntu 24.04", "no root", "no Python", "50 MB", "3600 s ahead of"):
         assert any(words in line for line in lines), words
+
+
+def test_every_disk_without_room_is_named_in_one_line():
+    found = {
+        "disk": [
+            "a 9999 1 5000 1% /",
+            "b 3000 2750 250 92% /var/lib/postgresql",
+            "e 3000 2600 400 87% /var/lib/redis",
+            "f 3000 2600 400 87% /srv",
+            "g 500 1 499 1% /var/lib/etcd",
+            "a 9999 1 5000 1% /",
+            "c 200 20 170 10% /var/log/nginx",
+            "d 200 199 1 99% /var/log/journal",
+        ]
+    }
+    line = only(host_problems("h", "ssh h", {**SOUND, **found}, 0, LIMITS))
+    assert line.startswith(
+        "h has 250 MB (8 %) free on /var/lib/postgresql and 400 MB (13 %) free on /srv "
+        "and 499 MB (100 %) free on /var/lib/etcd and 1 MB (0 %) free on /var/log/journal, "
+    )
+    assert (
+        "ssh h sudo du -xm --max-depth=3 /var/lib/postgresql /srv /var/lib/etcd /var/log/journal"
+        in line
+    )
+
+
+def test_the_probe_looks_at_folders_that_are_there(tmp_path):
+    for name in ("d1", "d 2"):
+        (tmp_path / name).mkdir()
+    script = probe(["/", f"{tmp_path}/*", f"{tmp_path}/none", f"{tmp_path}/none/*"])
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert len(facts(done.stdout)["disk"]) == 3
+    assert done.stderr == ""
 
 
 def test_a_clock_is_allowed_the_time_of_the_question():

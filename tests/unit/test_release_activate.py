@@ -7,6 +7,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from ansible.module_utils import (
+    release_history,
+    release_probe,
+    release_systemd,
+    release_units,
+)
 
 MODULE = Path(__file__).parents[2] / "plugins/modules/release_activate.py"
 SPEC = importlib.util.spec_from_file_location("release_activate", MODULE)
@@ -42,14 +48,16 @@ def systemd(tmp_path, monkeypatch):
         state = "active" if unit in running else "inactive"
         return {"ActiveState": state, "InvocationID": "one"}.get(name, "")
 
-    monkeypatch.setattr(activate, "systemctl", systemctl)
-    monkeypatch.setattr(activate, "show", show)
-    monkeypatch.setattr(activate, "SETTLE", 0)
-    monkeypatch.setattr(activate, "journal", lambda unit, lines=20: ["ValueError: no database"])
+    monkeypatch.setattr(release_systemd, "systemctl", systemctl)
+    monkeypatch.setattr(release_systemd, "show", show)
+    monkeypatch.setattr(release_units, "SETTLE", 0)
+    monkeypatch.setattr(
+        release_systemd, "journal", lambda unit, lines=20: ["ValueError: no database"]
+    )
     for name in ("SYSTEMD", "RUNTIME"):
         directory = tmp_path / name
         directory.mkdir()
-        monkeypatch.setattr(activate, name, directory)
+        monkeypatch.setattr(release_systemd, name, directory)
     (tmp_path / "SYSTEMD/shop-web@.service").write_text(TEMPLATE)
     systemctl.calls, systemctl.running = calls, running
     return systemctl
@@ -62,20 +70,30 @@ def root(tmp_path):
     for directory in ("artifacts", "envs/e1", "envs/e2"):
         (path / directory).mkdir(parents=True)
     for release, env in (("old", "e1"), ("new", "e2"), ("bad", "e2")):
-        (path / "releases" / release).mkdir(parents=True)
-        manifest = {"id": release, "env": env, "files": {f"{release}.tar.gz": "", f"{env}.tar": ""}}
-        (path / "releases" / release / "manifest.json").write_text(json.dumps(manifest))
-        for name in (f"{release}.json", *manifest["files"]):
-            (path / "artifacts" / name).touch()
+        install(path, release, env)
     return path
 
 
-def go(root, release, ready=True, monkeypatch=None, **given):
+def install(root, release, env="e2"):
+    """Put a release on the host, as release_install does."""
+    (root / "releases" / release).mkdir(parents=True)
+    manifest = {"id": release, "env": env, "files": {f"{release}.tar.gz": "", f"{env}.tar": ""}}
+    (root / "releases" / release / "manifest.json").write_text(json.dumps(manifest))
+    for name in (f"{release}.json", *manifest["files"]):
+        (root / "artifacts" / name).touch()
+
+
+def releases(root):
+    return {path.name for path in (root / "releases").iterdir()}
+
+
+def go(root, release, ready=True, monkeypatch=None, warn=pytest.fail, **given):
     params = {"state": "active", "back": False, "keep": 5, "watch": 0, **given}
     if monkeypatch:
-        monkeypatch.setattr(activate, "ask", lambda *_: None if ready else "503 not ready")
+        monkeypatch.setattr(release_probe, "ask", lambda *_: None if ready else "503 not ready")
     timeout = 5 if ready else 0.3
-    return activate.work(activate.Activation("shop", root, [WEB, CLOCK], release, timeout), params)
+    activation = activate.Activation("shop", root, [WEB, CLOCK], release, timeout)
+    return activate.work(activation, params, warn)
 
 
 def test_the_new_one_runs_before_the_old_one_stops(root, systemd, monkeypatch):
@@ -90,7 +108,7 @@ def test_the_new_one_runs_before_the_old_one_stops(root, systemd, monkeypatch):
     assert started[-1] < stopped[0]
     assert (root / "current").resolve().name == "new"
     assert "shop-web@old.service" not in systemd.running
-    text = (activate.SYSTEMD / "shop-web.socket.d/release.conf").read_text()
+    text = (release_systemd.SYSTEMD / "shop-web.socket.d/release.conf").read_text()
     assert "Service=shop-web@new.service" in text
 
 
@@ -109,16 +127,16 @@ def test_a_release_that_is_not_ready_never_has_the_shared_socket(root, systemd, 
     seen = []
 
     def ask(*_):
-        seen.append((activate.RUNTIME / "shop-web@bad.service").read_text())
+        seen.append((release_systemd.RUNTIME / "shop-web@bad.service").read_text())
         return "503 not ready"
 
-    monkeypatch.setattr(activate, "ask", ask)
+    monkeypatch.setattr(release_probe, "ask", ask)
     with pytest.raises(activate.ActivationError, match="503 not ready"):
         go(root, "bad", ready=False)
     assert seen
     assert all("shop-web.socket" not in text for text in seen)
     assert all("shop-web-probe@%i.socket" in text for text in seen)
-    assert list(activate.RUNTIME.iterdir()) == []
+    assert list(release_systemd.RUNTIME.iterdir()) == []
     assert (root / "current").resolve().name == "old"
     assert "shop-web@old.service" in systemd.running
     assert "shop-web@bad.service" not in systemd.running
@@ -142,10 +160,59 @@ def test_going_back_forgets_what_came_after(root, systemd, monkeypatch):
 def test_old_releases_go_with_what_only_they_used(root, systemd, monkeypatch):
     for release in ("old", "new", "bad"):
         go(root, release, monkeypatch=monkeypatch, keep=2 if release == "bad" else 5)
-    assert {path.name for path in (root / "releases").iterdir()} == {"new", "bad"}
+    assert releases(root) == {"new", "bad"}
     assert {path.name for path in (root / "envs").iterdir()} == {"e2"}
     left = {path.name for path in (root / "artifacts").iterdir()}
     assert left == {"new.json", "new.tar.gz", "bad.json", "bad.tar.gz", "e2.tar"}
+
+
+def test_releases_that_were_never_ready_go_first(root, systemd, monkeypatch):
+    for release in ("old", "new"):
+        go(root, release, monkeypatch=monkeypatch)
+    for number in range(4):
+        install(root, f"bad{number}")
+        with pytest.raises(activate.ActivationError):
+            go(root, f"bad{number}", ready=False, monkeypatch=monkeypatch, keep=3)
+        assert len(releases(root)) == 3
+        assert {"old", "new"} <= releases(root)
+    assert not (root / "artifacts/bad0.json").exists()
+    assert (root / "history").read_text().split() == ["old", "new"]
+
+
+def test_going_back_prunes_too_where_nothing_was_switched_and_where_it_was(
+    root, systemd, monkeypatch
+):
+    for release in ("old", "new"):
+        go(root, release, monkeypatch=monkeypatch)
+    # This host never left the release, another one could not take the next.
+    assert go(root, "new", monkeypatch=monkeypatch, back=True, keep=2)["changed"]
+    assert releases(root) == {"old", "new"}
+    install(root, "bad")
+    go(root, "bad", monkeypatch=monkeypatch)
+    go(root, "new", monkeypatch=monkeypatch, back=True, keep=2)
+    assert releases(root) == {"old", "new"}
+
+
+def test_what_a_rollback_may_name_outlives_what_failed(root, systemd, monkeypatch):
+    for release in ("old", "new"):
+        go(root, release, monkeypatch=monkeypatch)
+    install(root, "newer")
+    go(root, "newer", monkeypatch=monkeypatch, keep=3)
+    assert releases(root) == {"old", "new", "newer"}
+
+
+def test_a_failure_to_prune_hides_no_other(root, systemd, monkeypatch):
+    def refuse(path):
+        raise PermissionError(f"not permitted: {path}")
+
+    go(root, "old", monkeypatch=monkeypatch)
+    monkeypatch.setattr(release_history.shutil, "rmtree", refuse)
+    warnings = []
+    with pytest.raises(activate.ActivationError, match="503 not ready"):
+        go(root, "bad", False, monkeypatch, warnings.append, keep=1)
+    assert "not permitted" in warnings.pop()
+    assert go(root, "new", True, monkeypatch, warnings.append, keep=1)["live"] == "new"
+    assert "not permitted" in warnings.pop()
 
 
 def test_a_release_that_is_not_here_changes_nothing(root, systemd, monkeypatch):
@@ -174,7 +241,7 @@ def test_the_probe_goes_over_the_private_socket(tmp_path, answer, said):
 
     thread = threading.Thread(target=serve)
     thread.start()
-    assert activate.ask(path, "/readyz") == said
+    assert release_probe.ask(path, "/readyz") == said
     thread.join()
     server.close()
     assert asked[0].startswith("GET /readyz ")
@@ -182,10 +249,10 @@ def test_the_probe_goes_over_the_private_socket(tmp_path, answer, said):
 
 
 def test_a_socket_that_nobody_serves_is_an_answer_too(tmp_path):
-    assert "FileNotFoundError" in activate.ask(tmp_path / "none.sock", "/readyz")
+    assert "FileNotFoundError" in release_probe.ask(tmp_path / "none.sock", "/readyz")
 
 
 def test_the_journal_names_the_error():
     lines = ["Traceback", '  File "x.py"', "KeyError: 'DATABASE_URL'", "[INFO] Worker exiting"]
-    assert "KeyError: 'DATABASE_URL'" in activate.cause(lines)
-    assert activate.cause(["all is well"]) == ""
+    assert "KeyError: 'DATABASE_URL'" in release_systemd.cause(lines)
+    assert release_systemd.cause(["all is well"]) == ""

@@ -9,12 +9,15 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from ansible.module_utils import release_wheels
+from ansible.module_utils.release_files import BuildError, tar
+from ansible.module_utils.release_lock import read_lock
+from ansible.module_utils.release_wheels import check_wheel
 
 MODULE = Path(__file__).parents[2] / "plugins/modules/release_build.py"
 SPEC = importlib.util.spec_from_file_location("release_build", MODULE)
 release_build = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(release_build)
-BuildError = release_build.BuildError
 
 LOCK = "gunicorn==23.0.0 \\\n    --hash=sha256:bbb \\\n    --hash=sha256:aaa\n    # via app\n"
 
@@ -39,7 +42,7 @@ def downloads(monkeypatch):
         wheel.write_bytes(b"wheel")
         return [wheel]
 
-    monkeypatch.setattr(release_build, "collect_wheels", collect)
+    monkeypatch.setattr(release_wheels, "collect_wheels", collect)
     return asked
 
 
@@ -146,7 +149,7 @@ def test_what_git_ignores_is_no_part_of_a_release(tmp_path, source, downloads):
 )
 def test_a_lock_without_pins_says_what_to_type(lock, said):
     with pytest.raises(BuildError, match="uv pip compile --generate-hashes") as error:
-        release_build.read_lock(lock, "3.13", "x86_64", "requirements.txt")
+        read_lock(lock, "3.13", "x86_64", "requirements.txt")
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -157,15 +160,13 @@ def test_markers_are_read_for_the_hosts_and_not_for_this_machine():
         'new==1.0 ; python_version >= "3.13" and sys_platform == "linux" --hash=sha256:bb\n'
         'arm==1.0 ; platform_machine == "aarch64" --hash=sha256:cc\n'
     )
-    assert release_build.read_lock(lock, "3.13", "x86_64") == ["new==1.0 --hash=sha256:bb"]
+    assert read_lock(lock, "3.13", "x86_64") == ["new==1.0 --hash=sha256:bb"]
 
 
 def test_the_order_and_comments_of_a_lock_make_no_difference():
     one = "b==1 --hash=sha256:b\n# note\na==1 --hash=sha256:z --hash=sha256:a\n"
     two = "-i https://a.org\na==1 --hash=sha256:a --hash=sha256:z\nb==1 \\\n --hash=sha256:b\n"
-    assert release_build.read_lock(one, "3.13", "x86_64") == release_build.read_lock(
-        two, "3.13", "x86_64"
-    )
+    assert read_lock(one, "3.13", "x86_64") == read_lock(two, "3.13", "x86_64")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_the_order_and_comments_of_a_lock_make_no_difference():
     ],
 )
 def test_wheels_of_the_target_are_taken(name):
-    release_build.check_wheel(name, "3.13", "x86_64")
+    check_wheel(name, "3.13", "x86_64")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_wheels_of_the_target_are_taken(name):
 )
 def test_wheels_of_another_machine_are_refused(name):
     with pytest.raises(BuildError):
-        release_build.check_wheel(name, "3.13", "x86_64")
+        check_wheel(name, "3.13", "x86_64")
 
 
 @pytest.mark.parametrize(
@@ -223,8 +224,8 @@ def test_links_out_of_the_source_are_refused(tmp_path, source, downloads):
 
 def test_equal_entries_give_equal_bytes():
     entries = [("b", 0o644, b"2"), ("a", 0o755, b"1"), ("c", 0o777, "a")]
-    packed = release_build.tar(entries)
-    assert packed == release_build.tar(list(reversed(entries)))
+    packed = tar(entries)
+    assert packed == tar(list(reversed(entries)))
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         assert {member.uid for member in archive} == {0}
         assert {member.mtime for member in archive} == {0}

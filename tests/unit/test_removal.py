@@ -1,8 +1,12 @@
 """What remove.yml refuses, and how it says so."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from plugins.filter.removal import can_not_spare, tiers_of
+from plugins.modules import host_status
 
 NAMES = {
     "lb": ["lb1", "lb2"],
@@ -11,13 +15,21 @@ NAMES = {
     "redis": ["r1", "r2", "r3", "r4"],
     "storage": ["s1"],
 }
+PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
+LEADERS = ("db1", "r1")
 GROUPS = {**NAMES, "all": [name for names in NAMES.values() for name in names]}
 
 
-def answers(*ill):
-    """What host_status says of every host; those in `ill` are unwell."""
+def answers(*ill, lost=(), leaders=LEADERS):
+    """What host_status says of every host; those in `ill` are unwell, those in `lost` silent."""
+
+    def health(host):
+        return "it is ill" if host in ill else "ok, primary" if host in leaders else "ok, replica"
+
     return {
-        host: {"rows": [{"tier": tier, "healthy": host not in ill, "health": "it is ill"}]}
+        host: {"unreachable": True}
+        if host in lost
+        else {"rows": [{"tier": tier, "healthy": host not in ill, "health": health(host)}]}
         for tier, hosts in NAMES.items()
         for host in hosts
     }
@@ -51,9 +63,7 @@ def test_a_quorum_while_another_is_ill(accept):
     lines = can_not_spare("r4", GROUPS, answers("r2"), accept)
     assert len(lines) == 1
     assert "can't spare r4 while another is unwell (r2: it is ill)" in lines[0]
-    silent = answers()
-    silent["r2"] = {"unreachable": True}
-    assert "r2: does not answer" in can_not_spare("r4", GROUPS, silent)[0]
+    assert "r2: does not answer" in can_not_spare("r4", GROUPS, answers(lost=["r2"]))[0]
 
 
 def test_fewer_than_a_quorum_survives_with():
@@ -64,6 +74,58 @@ def test_fewer_than_a_quorum_survives_with():
     assert can_not_spare("db2", GROUPS, answers(), back=True) == [], "it comes back"
 
 
+def test_one_that_is_lost():
+    assert can_not_spare("app2", GROUPS, answers(lost=["app2"])) == []
+    assert can_not_spare("r4", GROUPS, answers(lost=["r4"])) == []
+    (line,) = can_not_spare("app2", GROUPS, answers(lost=["app1", "app2"]))
+    assert "app2 is needed" in line
+    for other in ("r2", "r4"):
+        (line,) = can_not_spare("r4", GROUPS, answers("r3", lost={"r4", other}))
+        assert "while another is unwell" in line
+
+
+@pytest.mark.parametrize(("host", "heir"), [("r1", "r3"), ("db1", "db2")])
+def test_a_leader_that_is_lost_before_another_leads(host, heir):
+    """Whoever forgot it now would look for its successor among nobody."""
+    (line,) = can_not_spare(host, GROUPS, answers(lost=[host]), accept="fewer")
+    assert f"{host} is lost" in line
+    assert "leads yet" in line
+    followed = answers(lost=[host], leaders=[heir])
+    assert can_not_spare(host, GROUPS, followed, accept="fewer") == []
+    ill = answers(host, leaders=[])
+    assert can_not_spare(host, GROUPS, ill, accept="fewer") == [], "it answers, and hands over"
+
+
+def test_a_replica_that_is_lost_while_its_leader_is_well():
+    assert can_not_spare("db3", GROUPS, answers(lost=["db3"]), accept="fewer") == []
+    redis = answers(lost=["r4"])
+    redis["r1"]["rows"][0]["health"] = "ok, master"
+    assert can_not_spare("r4", GROUPS, redis) == []
+
+
 def test_a_host_leaves_its_tiers_from_the_front_to_the_back():
     groups = {tier: ["one"] for tier in ("db", "storage", "app", "lb", "redis")}
     assert tiers_of("one", groups) == ["lb", "app", "redis", "db", "storage"]
+
+
+def test_a_store_without_its_disk_is_unwell_though_it_listens(monkeypatch):
+    def get(_, port, path):
+        return 200 if port == 8080 else 507 if path.startswith("/d2/") else 404, ""
+
+    monkeypatch.setattr(host_status, "get", get)
+    monkeypatch.setattr(host_status, "listens", lambda *_: True)
+    monkeypatch.setattr(host_status.Status, "units", lambda *_: ("", []))
+    for devices, healthy in ((["d1"], True), (["d1", "d2"], False)):
+        row = host_status.Status({"address": "10.0.0.1", "devices": devices}).row("storage")
+        assert row["healthy"] == healthy
+    assert "device d2 is not there" in row["health"]
+
+
+@pytest.mark.parametrize("name", ["front", "data", "storage"])
+def test_no_play_of_a_removal_meets_a_host_that_is_lost(name):
+    """An unreachable host ends a play for all, ignored or not: any_errors_fatal."""
+    plays = yaml.safe_load((PLAYBOOKS / f"leave_{name}.yml").read_text())
+    for play in (play for play in plays if "hosts" in play):
+        assert "ignore_unreachable" not in play
+        for group in play["hosts"].split(":"):
+            assert group.startswith(("leaves_", "stays_")), play["name"]

@@ -15,6 +15,8 @@ PAUSE = 20  # seconds that writes are held at most; outlasts a failover that Sen
 SWITCH = 15  # seconds for Sentinel to switch; it gives up after 10 itself (failover-timeout)
 HEARD = 3  # seconds for every Sentinel to hear of it
 TILT = 45  # seconds for Sentinel to leave TILT mode
+STEP = 30  # seconds for replicas to be in step, before a write is held
+LAG = 1  # seconds since a replica last said what it has, which it does each second
 COPY = 2  # seconds for every replica to have what was written before the pause
 POLL = 0.05
 
@@ -48,10 +50,10 @@ class Tier:
         return "leads" if role == "master" else "follows"
 
     def replicas(self):
-        """Return what each replica that is in step has of the primary's writes, by address."""
+        """Return the replicas that have a copy, as the primary lists them, by address."""
         info = self.redis.info("replication")
         found = [info[f"slave{n}"] for n in range(info["connected_slaves"])]
-        return {each["ip"]: each["offset"] for each in found if each["state"] == "online"}
+        return {each["ip"]: each for each in found if each["state"] == "online"}
 
     def named(self):
         """Return the primaries that the Sentinels which answer name."""
@@ -66,11 +68,9 @@ class Tier:
         return found
 
     def check(self):
-        """Raise RefusedError unless a replica is in step and a quorum agrees on the primary."""
-        if not self.replicas():
-            raise RefusedError(f"{self.address} is the primary, and no replica is in step with it")
-        if self.named() != {self.address}:
-            names = ", ".join(sorted(self.named())) or "nobody"
+        """Raise RefusedError unless a quorum agrees on the primary and its replicas are in step."""
+        if (named := self.named()) != {self.address}:
+            names = ", ".join(sorted(named)) or "nobody"
             raise RefusedError(f"{self.address} is a primary, but the Sentinels name {names}")
         try:
             self.sentinel.execute_command("SENTINEL", "CKQUORUM", self.master)
@@ -78,6 +78,12 @@ class Tier:
             raise RefusedError(f"the Sentinels have no quorum: {error}") from error
         # After a jump of the clock, or when the host is too busy, Sentinel only watches for 30 s.
         wait(self._acts, TILT, "Sentinel is in TILT mode, and did not leave it")
+        self._wait_for_step()
+
+    def check_away(self):
+        """Raise RefusedError if this is the primary all the same; the Sentinels replace it soon."""
+        if self.named() == {self.address}:
+            raise RefusedError(f"{self.address} is the primary, and its Redis does not answer")
 
     def switch(self):
         """Hold writes, let Sentinel switch, follow the new primary; return its address.
@@ -102,16 +108,31 @@ class Tier:
         self.redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         return successor
 
+    def _wait_for_step(self):
+        """Wait for a replica that was restarted or is copying; a frozen one is none, either."""
+        deadline = time.monotonic() + (STEP if len(self.sentinels) > 1 else 0)
+        while not (up := self._up()) or up - self._in_step():
+            if time.monotonic() > deadline:
+                if late := up - self._in_step():
+                    raise self._not_all(late, STEP)
+                raise RefusedError(
+                    f"{self.address} is the primary, and no replica is in step with it"
+                )
+            time.sleep(POLL)
+
     def _wait_for_copies(self):
         deadline = time.monotonic() + COPY
         while behind := self._behind():
             if time.monotonic() > deadline:
-                names = ", ".join(behind)
-                raise RefusedError(
-                    f"{names} did not have every write within {COPY} s, and Sentinel might "
-                    f"promote it: {self.address} stays the primary"
-                )
+                raise self._not_all(behind, COPY)
             time.sleep(POLL)
+
+    def _not_all(self, behind, seconds):
+        names = ", ".join(sorted(behind))
+        return RefusedError(
+            f"{names} did not have every write within {seconds} s, and Sentinel might promote it: "
+            f"{self.address} stays the primary"
+        )
 
     def _wait_for_successor(self):
         try:
@@ -124,12 +145,19 @@ class Tier:
     def _acts(self):
         return not self.sentinel.info("sentinel")["sentinel_tilt"]
 
+    def _up(self):
+        """Return the replicas that are up, as Sentinel sees it: those it might promote."""
+        known = self.sentinel.sentinel_slaves(self.master)
+        return {each["ip"] for each in known if not (each["is_sdown"] or each["is_disconnected"])}
+
     def _behind(self):
-        """Return the replicas that are up, as Sentinel sees it, and don't have every write."""
+        """Return those that don't have every write."""
         wanted = self.redis.info("replication")["master_repl_offset"]
-        known, has = self.sentinel.sentinel_slaves(self.master), self.replicas()
-        up = {each["ip"] for each in known if not (each["is_sdown"] or each["is_disconnected"])}
-        return sorted(address for address in up if has.get(address, -1) < wanted)
+        has = {address: each["offset"] for address, each in self.replicas().items()}
+        return {address for address in self._up() if has.get(address, -1) < wanted}
+
+    def _in_step(self):
+        return {address for address, each in self.replicas().items() if each["lag"] <= LAG}
 
     def _successor(self):
         others = self.named() - {self.address}
@@ -162,18 +190,24 @@ def main():
         module.exit_json(changed=False, standing="away", replicas=[])
     tier = Tier(module.params)
     standing = tier.standing()
-    replicas = sorted(tier.replicas()) if standing == "leads" else []
-    answer = {"changed": False, "standing": standing, "replicas": replicas}
-    if module.params["state"] == "described" or standing != "leads":
-        module.exit_json(**answer)
+    answer = {"changed": False, "standing": standing, "replicas": []}
     try:
+        if standing == "leads":
+            answer["replicas"] = sorted(tier.replicas())
+        if module.params["state"] == "described" or standing == "follows":
+            module.exit_json(**answer)
+        if standing == "away":
+            tier.check_away()
+            module.exit_json(**answer)
         tier.check()
         if not module.check_mode:
             began = time.monotonic()
             answer["primary"] = tier.switch()
             answer["seconds"] = round(time.monotonic() - began, 2)
-    except (RefusedError, RedisError) as error:
+    except RefusedError as error:
         module.fail_json(msg=str(error), **answer)
+    except RedisError as error:
+        module.fail_json(msg=f"Redis or Sentinel on {tier.address}: {error}", **answer)
     module.exit_json(**{**answer, "changed": True})
 
 
@@ -186,8 +220,9 @@ short_description: Hand the primary's part to a replica without losing a write
 description:
   - C(described) says where this host stands; C(leads), C(follows) or C(away).
   - >-
-    C(switched) does nothing unless this host has the primary. Then it holds writes for the time of
-    a failover by Sentinel, about two seconds, and fails before it begins when that can't go well.
+    C(switched) does nothing unless this host has the primary. Then it waits until the replicas are
+    in step, holds writes for the time of a failover by Sentinel, about two seconds, and fails
+    before it begins when that can't go well.
 author: [Evenkeel]
 options:
   address: {description: Address of this host's Redis and Sentinel., type: str, required: true}

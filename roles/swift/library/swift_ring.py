@@ -11,6 +11,8 @@ from ansible.module_utils.basic import AnsibleModule
 MIN_PART_HOURS = 1
 # What Swift's own tool calls unbalanced, in percent.
 BALANCE = 5
+# A round moves one copy of a partition at most.
+ROUNDS = 5
 
 
 def load(path):
@@ -30,36 +32,59 @@ def rendered(save):
 
 
 def converge(builder, params, port):
-    """Bring a builder to the described members; return whether it changed."""
-    present = [dev for dev in builder.devs if dev and dev["weight"] > 0]
-    have = {(dev["ip"], dev["device"]): dev for dev in present}
-    want = [(ip, device) for ip in params["members"] for device in params["devices"]]
+    """Bring a builder to the described members; return whether it changed.
 
-    gone = {ip for ip, _ in have} - set(params["members"])
-    if have and len(gone) >= builder.replicas:
+    A member that leaves stays with a weight of 0 until it is described no more: replicators give
+    away only what is on a device of the rings.
+    """
+    have = {(dev["ip"], dev["device"]): dev for dev in builder.devs if dev}
+    stay = {(ip, device): 100.0 for ip in params["members"] for device in params["devices"]}
+    leave = {key: 0.0 for key in have if key[0] in params["leaving"]}
+    want = stay | leave
+
+    losing = {ip for (ip, device), dev in have.items() if dev["parts"] and (ip, device) not in stay}
+    losing -= set(params["members"])
+    if losing and len(losing) >= builder.replicas:
         raise RuntimeError(
-            f"removing {', '.join(sorted(gone))} at once could remove every copy of an object: "
+            f"removing {', '.join(sorted(losing))} at once could remove every copy of an object: "
             "keep one of them in the tier, wait until replication is done, then remove it"
         )
     zones = {ip: dev["zone"] for (ip, _), dev in have.items()}
-    for ip, device in want:
+    for (ip, device), weight in want.items():
         if (ip, device) not in have:
             zone = zones.setdefault(ip, max(zones.values(), default=0) + 1)
             builder.add_dev(
-                {"region": 1, "zone": zone, "ip": ip, "port": port, "device": device, "weight": 100}
-            )
-    for key in have.keys() - set(want):
+                {
+                    "region": 1, "zone": zone, "ip": ip, "port": port, "device": device,
+                    "weight": weight,
+                }
+            )  # fmt: skip
+        elif have[ip, device]["weight"] != weight:
+            builder.set_dev_weight(have[ip, device]["id"], weight)
+    for key in have.keys() - want.keys():
         builder.remove_dev(have[key]["id"])
     if builder.replicas != params["replicas"]:
         builder.set_replicas(params["replicas"])
+    return rebalanced(builder, [have[key] for key in leave])
 
+
+def rebalanced(builder, leaving):
+    """Assign partitions until those that leave have none; return whether the rings changed."""
     described = builder.devs_changed
     if not described and builder.get_balance() <= BALANCE:
         return False
-    # A fixed seed: the same history gives the same bytes.
-    moved, _, _ = builder.rebalance(seed="evenkeel")
+    changed = bool(described)
+    for _ in range(ROUNDS):
+        if any(dev["parts"] for dev in leaving):
+            # The rest moves one copy of a partition an hour at most; who leaves gives all at once.
+            builder.pretend_min_part_hours_passed()
+        # A fixed seed: the same history gives the same bytes.
+        moved, _, _ = builder.rebalance(seed="evenkeel")
+        changed = changed or bool(moved)
+        if not any(dev["parts"] for dev in leaving):
+            break
     builder.validate()
-    return bool(described or moved)
+    return changed
 
 
 def build(module):
@@ -130,6 +155,7 @@ def main():
             "state": {"choices": ["read", "built", "installed"], "required": True},
             "path": {"type": "path", "default": "/etc/swift"},
             "members": {"type": "list", "elements": "str", "default": []},
+            "leaving": {"type": "list", "elements": "str", "default": []},
             "devices": {"type": "list", "elements": "str", "default": []},
             "ports": {"type": "dict", "default": {}},
             "replicas": {"type": "int", "default": 1},
@@ -167,6 +193,7 @@ options:
   state: {description: What to do., choices: [read, built, installed], type: str, required: true}
   path: {description: Directory of the rings., type: path, default: /etc/swift}
   members: {description: Addresses (one zone each)., type: list, elements: str, default: []}
+  leaving: {description: Addresses that shall be empty., type: list, elements: str, default: []}
   devices: {description: Names of each member's devices., type: list, elements: str, default: []}
   ports: {description: Port of each ring's server., type: dict, default: {}}
   replicas: {description: Copies of each object., type: int, default: 1}

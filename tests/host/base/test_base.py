@@ -89,6 +89,11 @@ def test_a_container_has_no_time_daemon(host):
     assert not host.package("chrony").is_installed
 
 
+def test_an_interrupted_installation_was_finished(host):
+    state = host.check_output("dpkg-query --show --showformat '${db:Status-Status}' half")
+    assert state == "installed"
+
+
 def test_no_unit_failed(host):
     failed = host.check_output("systemctl list-units --failed --plain --no-legend")
     assert failed == ""

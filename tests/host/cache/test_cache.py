@@ -95,3 +95,20 @@ def test_a_stale_page_is_better_than_an_error(host):
             "systemctl start backend && timeout 20 sh -c "
             "'until curl -sf -m 1 http://127.0.0.1:8000/hits; do sleep 0.2; done'"
         )
+
+
+def test_a_stored_page_is_better_than_an_error_of_the_app(host):
+    """Without a word in Cache-Control; where nothing is stored, the error is told."""
+    flag = "curl -fsS -o /dev/null 'http://127.0.0.1:8000/flag{}'"
+    path, other = (f"/cache/max-age=1/{uuid.uuid4()}" for _ in range(2))
+    assert get(path)[1] == "MISS"
+    try:
+        host.check_output("sleep 2")
+        for status in (500, 502, 503, 504):
+            host.check_output(flag.format(f"?status={status}"))
+            assert get(path)[:2] == (200, "STALE"), status
+            assert get(other)[0] == status
+    finally:
+        host.check_output(flag.format(""))
+    status, said, body = get(path)
+    assert (status, said, body["hits"]) == (200, "EXPIRED", 6)

@@ -1,11 +1,17 @@
 """The virtual IP: one host holds it, and it leaves a host whose check fails."""
 
+import json
 import time
 
 import pytest
 import testinfra
 
+from tests.host.entry import call
+
+testinfra_hosts = ["ansible://lb1", "ansible://lb2"]
 ADDRESS = "10.87.17.100"
+NEIGHBOUR = "10.87.17.21"
+NOBODY = "10.87.17.99"
 
 
 @pytest.fixture
@@ -55,3 +61,45 @@ def test_one_host_holds_the_address_and_it_moves_when_the_check_fails(pair):
         pair[first].check_output("systemctl start backend")
     time.sleep(4)
     assert holders(pair) == [second], "the address moved back: a second interruption"
+
+
+def test_the_check_of_neighbours_needs_no_root(host):
+    """One neighbour that answers is enough; keepalived's user may ask."""
+    path = "/etc/keepalived/hear-neighbours"
+    script = host.file(path)
+    assert (script.user, script.mode) == ("root", 0o755)
+    assert NOBODY in script.content_string
+    assert host.run(f"runuser -u keepalived_script -- {path}").rc == 0
+
+
+def test_a_host_that_hears_no_neighbour_gives_the_address_up(pair):
+    """Its peer takes it, keeps it when the host hears again, and gives it up itself when deaf."""
+    (first,) = holders_within(pair, 15)
+    deafen, mend = (f"ip route {verb} blackhole {NEIGHBOUR}" for verb in ("add", "del"))
+    try:
+        pair[first].check_output(deafen)
+        began = time.monotonic()
+        (second,) = holders_within(pair, 15, other_than=first)
+        assert time.monotonic() - began < 8
+        pair[first].check_output(mend)
+        time.sleep(5)
+        assert holders(pair) == [second], "the address moved back: a second interruption"
+        for host in pair.values():
+            host.check_output(deafen)
+        assert holders_within(pair, 15, wanted=0) == []
+    finally:
+        for host in pair.values():
+            host.run(mend)
+    assert len(holders_within(pair, 15)) == 1
+
+
+def test_the_role_stops_where_no_neighbour_answers(pair):
+    """Before it changes anything, and with a line that says what to do."""
+    script = pair["lb1"].file("/etc/keepalived/hear-neighbours").content_string
+    unheard = {"keepalived_neighbours": [NOBODY]}
+    facts = {"keepalived_address": "10.87.17.11", "keepalived_interface": "eth0"}
+    done = call("keepalived", "main", "-e", json.dumps({**unheard, **facts}), hosts="lb1")
+    assert done.returncode != 0
+    assert f"none of {NOBODY} answers a ping from lb1" in done.stdout
+    assert "keepalived_neighbours: []" in done.stdout
+    assert pair["lb1"].file("/etc/keepalived/hear-neighbours").content_string == script

@@ -56,6 +56,20 @@ def test_a_switchover_goes_where_it_is_told_to(host):
     assert leader(host) == heir, "there was nothing to do"
 
 
+def test_a_setting_that_all_share_is_taken_and_restarted_for_member_after_member(host):
+    led, wanted = leader(host), {"track_commit_timestamp": "on"}
+    for name in sorted(cluster(host), key=lambda name: (name == led, name)):
+        done = call("postgresql-three", "main", "-e",
+                    json.dumps({"postgresql_parameters": wanted}), hosts=name)  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        wait(lambda: in_step(host))
+        show = ["psql", "-XAtq", "-U", "postgres", "-c", "SHOW track_commit_timestamp"]
+        said = subprocess.run(["podman", "exec", f"postgresql-three-{name}", *show],
+                              check=True, capture_output=True, text=True)  # fmt: skip
+        assert said.stdout.strip() == "on", name
+    assert leader(host) != led, "who led handed over before its restart"
+
+
 def etcd_of_leader(host):
     """The etcd beside PostgreSQL's leader: how it is reached, what it is, who leads it."""
     address = f"http://10.87.20.1{leader(host)[-1]}:2379"

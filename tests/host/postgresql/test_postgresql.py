@@ -1,9 +1,12 @@
 """One member: passwords, privileges, durability."""
 
+import json
 import time
 
 import psycopg
 import pytest
+
+from tests.host.entry import call
 
 PASSWORD = "test: shop's"
 
@@ -76,6 +79,10 @@ def test_memory_follows_the_input_and_nothing_waits_for_a_restart(host):
     assert psql(host, "SELECT count(*) FROM pg_settings WHERE pending_restart") == "0"
 
 
+def test_as_much_wal_is_kept_as_may_have_to_be_replayed(host):
+    assert psql(host, "SHOW wal_keep_size") == psql(host, "SHOW max_wal_size") == "1GB"
+
+
 def test_the_rest_api_changes_nothing_without_its_password(host, address):
     status = "curl -s -o /dev/null -w '%{http_code}' --max-time 5 "
     patch = f"-X PATCH -d '{{}}' http://{address}:8008/config"
@@ -119,3 +126,11 @@ def test_recovers_from_kill_9_of_the_postmaster_with_every_acknowledged_row(host
         except psycopg.OperationalError:
             assert time.monotonic() < deadline, "not back within 30 s"
             time.sleep(0.2)
+
+
+def test_settings_that_need_a_restart_get_it_in_the_run_that_changes_them(host):
+    wanted = {"shared_buffers": "200MB", "max_connections": "250"}  # from its file, and from etcd
+    done = call("postgresql", "main", "-e", json.dumps({"postgresql_parameters": wanted}))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {name: psql(host, f"SHOW {name}") for name in wanted} == wanted
+    assert psql(host, "SELECT count(*) FROM pg_settings WHERE pending_restart") == "0"

@@ -87,6 +87,49 @@ def test_a_switch_loses_nothing_that_was_acknowledged(host):
     wait(lambda: whole(host))
 
 
+def control(address, *arguments):
+    """Send the Redis of a member a signal, or start or stop it."""
+    container = ["podman", "exec", f"redis-three-redis{address[-1]}"]
+    subprocess.run([*container, "systemctl", *arguments, "redis-server"], check=True)
+
+
+def test_a_switch_waits_for_replicas_that_come_back(host):
+    wait(lambda: whole(host))
+    led = primary(host)
+    others = [address for address in ADDRESSES if address != led]
+    for address in others:
+        control(address, "kill", "--signal=STOP")
+    thawed = [threading.Timer(10, control, (a, "kill", "--signal=CONT")) for a in others]
+    for timer in thawed:
+        timer.start()
+    time.sleep(4)  # neither Redis nor Sentinel can count on them now
+    done = call("redis-three", "switchover")
+    for timer in thawed:
+        timer.join()
+    assert done.returncode == 0, done.stdout
+    assert primary(host) != led
+    wait(lambda: whole(host))
+
+
+def test_a_switch_of_a_frozen_primary_is_refused(host):
+    wait(lambda: whole(host))
+    led = primary(host)
+    after = "SENTINEL SET evenkeel down-after-milliseconds"
+    for address in ADDRESSES:  # they would replace it, else
+        cli(host, address, f"{after} 120000", port=26379)
+    control(led, "kill", "--signal=STOP")
+    try:
+        done = call("redis-three", "switchover")
+        assert done.returncode != 0
+        assert f"{led} is the primary, and its Redis does not answer" in done.stdout, done.stdout
+    finally:
+        control(led, "kill", "--signal=CONT")
+        for address in ADDRESSES:
+            cli(host, address, f"{after} 3000", port=26379)
+    wait(lambda: whole(host))
+    assert primary(host) == led
+
+
 def test_a_switch_without_a_replica_in_step_is_refused(host):
     wait(lambda: whole(host))
     led = primary(host)

@@ -1,11 +1,14 @@
 """A member whose disk is empty gets back all that belongs there; one that leaves gives all away."""
 
+import json
+
 import boto3
 from botocore.config import Config
 
 from tests.host.entry import call
 
 SCENARIO, BUCKET = "swift-three", "shop-uploads"
+MEMBERS = [{"name": f"storage{n}", "address": f"10.87.24.1{n}"} for n in (1, 2, 3)]
 testinfra_hosts = ["ansible://storage2"]
 
 
@@ -38,3 +41,24 @@ def test_an_empty_disk_is_filled_when_heal_returns(host):
     done = call(SCENARIO, "heal", hosts="storage1,storage3")
     assert done.returncode == 0, done.stdout + done.stderr
     assert objects(host) >= had
+
+
+def test_a_member_that_leaves_is_empty_when_told_and_comes_back(host):
+    for number in range(30):
+        store().put_object(Bucket=BUCKET, Key=f"given-{number}", Body=b"y" * 1000)
+    assert objects(host)
+    members = [MEMBERS[0], {**MEMBERS[1], "leaving": True}, MEMBERS[2]]
+    told = json.dumps({"swift_members": members, "swift_heal_timeout": 200})
+    for entry, hosts in (("resize", "all"), ("empty", "storage2")):
+        done = call(SCENARIO, entry, "-e", told, hosts=hosts)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert objects(host) == set()
+    for number in range(30):
+        body = store().get_object(Bucket=BUCKET, Key=f"given-{number}")["Body"].read()
+        assert body == b"y" * 1000
+    # Nothing moves for an hour after the last move, but a third copy is a new one.
+    done = call(SCENARIO, "resize")
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = call(SCENARIO, "heal", hosts="storage1,storage3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(objects(host)) >= 30

@@ -193,6 +193,15 @@ def test_swifts_own_proxy_listens_on_the_host_only(host):
     assert "0.0.0.0:11211" not in host.check_output("ss -ltnH")
 
 
+def test_every_service_is_confined_and_stops_with_the_store(host):
+    units = host.check_output("systemctl list-units --state=active --plain --no-legend "
+                              "'swift-*.service' | cut -d' ' -f1").split()  # fmt: skip
+    assert "swift-proxy.service" in units
+    for unit in units:
+        show = f"systemctl show {unit} --value -p ProtectSystem -p NoNewPrivileges -p PartOf"
+        assert {"strict", "yes", "swift.target"} <= set(host.check_output(show).split()), unit
+
+
 def test_unused_services_stay_off(host):
     units = host.check_output("systemctl list-units --state=active --plain --no-legend 'swift-*'")
     for unit in ("container-sync", "sharder", "reconciler", "reconstructor"):

@@ -8,8 +8,8 @@ let until = 0;
 
 // An answer that says no, or that there is none; `message` is for people.
 export class Problem extends Error {
-  constructor(status, body) {
-    super(words(status, body));
+  constructor(status, body, headers) {
+    super(words(status, body) + later(headers));
     this.status = status;
   }
 }
@@ -22,7 +22,13 @@ function words(status, body) {
   return body.detail ?? body.title ?? `The answer was ${status}.`;
 }
 
-export async function ask(path, options = {}) {
+function later(headers) {
+  const seconds = headers?.get("Retry-After");
+  return seconds ? ` Try again in ${seconds} s.` : "";
+}
+
+// A good answer, for whoever wants more of it than its body.
+export async function reach(path, options = {}) {
   let answer;
   try {
     const signal = AbortSignal.timeout(PATIENCE);
@@ -30,9 +36,30 @@ export async function ask(path, options = {}) {
   } catch {
     throw new Problem(0);
   }
-  const body = answer.status === 204 ? {} : await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Problem(answer.status, body);
-  return body;
+  if (answer.ok) return answer;
+  throw new Problem(answer.status, await bodyOf(answer), answer.headers);
+}
+
+export async function ask(path, options) {
+  return bodyOf(await reach(path, options));
+}
+
+export function bodyOf(answer) {
+  return answer.status === 204 ? {} : answer.json().catch(() => ({}));
+}
+
+// What comes of a stream of JSON lines, some at a time, until it ends or `signal` ends it.
+export async function* stream(path, signal) {
+  const { body } = await reach(path, { signal });
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read().catch(() => ({ done: true }));
+    if (done) return;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    yield lines.map((line) => JSON.parse(line));
+  }
 }
 
 export function accessToken() {

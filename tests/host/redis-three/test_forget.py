@@ -1,0 +1,56 @@
+"""A replica that is lost for good is forgotten, and known again when it returns."""
+
+import json
+import subprocess
+import time
+
+from tests.host.entry import call
+
+MEMBERS = [{"name": f"redis{n}", "address": f"10.87.22.1{n}"} for n in (1, 2, 3)]
+testinfra_hosts = ["ansible://redis2"]
+
+
+def cli(host, address, *commands, port=26379):
+    lines = "\n".join(["AUTH test-redis", *commands])
+    answer = host.run(f"redis-cli -t 2 -h {address} -p {port} <<'END'\n{lines}\nEND")
+    return answer.stdout.removeprefix("OK").split()
+
+
+def known(host, member):
+    """How many replicas and other Sentinels the Sentinel of a member knows."""
+    state = cli(host, member["address"], "SENTINEL MASTER evenkeel")
+    return [state[state.index(of) + 1] for of in ("num-slaves", "num-other-sentinels")]
+
+
+def wait(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.5)
+
+
+def test_a_lost_replica_is_forgotten_when_the_primary_has_forgotten_it(host):
+    wait(lambda: all(known(host, member) == ["2", "2"] for member in MEMBERS))
+    ask = "SENTINEL get-master-addr-by-name evenkeel"
+    primary = cli(host, MEMBERS[0]["address"], ask)[0]
+    lost = next(m for m in MEMBERS if m["address"] != primary and m["name"] != "redis2")
+    stay = [member for member in MEMBERS if member != lost]
+
+    def control(*arguments):
+        container = ["podman", "exec", f"redis-three-{lost['name']}"]
+        subprocess.run([*container, "systemctl", *arguments], check=True)
+
+    # Frozen, so that its connection stays open, as that of a lost host does.
+    control("stop", "redis-sentinel")
+    control("kill", "--signal=STOP", "redis-server")
+    try:
+        for member in stay:
+            done = call("redis-three", "forget", "-e", json.dumps({"redis_members": stay}),
+                        hosts=member["name"])  # fmt: skip
+            assert done.returncode == 0, done.stdout + done.stderr
+        time.sleep(12)  # Sentinel asks the primary every 10 s
+        assert [known(host, member) for member in stay] == [["1", "1"], ["1", "1"]]
+    finally:
+        control("kill", "--signal=CONT", "redis-server")
+        control("start", "redis-sentinel")
+    wait(lambda: all(known(host, member) == ["2", "2"] for member in MEMBERS), 90)

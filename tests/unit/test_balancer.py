@@ -1,0 +1,48 @@
+"""The balancer's methods, as they reach nginx's configuration."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.unit.test_templates import Renderer
+
+ROLE = Path(__file__).resolve().parents[2] / "roles/balancer"
+SPECS = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]
+METHODS = {
+    "least_conn": "least_conn",
+    "round_robin": "",
+    "ip_hash": r"hash \$remote_addr consistent",
+    "sticky_cookie": r"hash \$balancer_sticky consistent",
+}
+
+
+def test_every_method_is_known_here():
+    assert set(SPECS["options"]["balancer_method"]["choices"]) == set(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_is_that_of_every_route(method):
+    renderer, chosen = Renderer("lab", "balancer"), {"balancer_method": method}
+    groups = {
+        group["name"]: group
+        for group in yaml.safe_load(renderer.render("upstreams.yml.j2", chosen))
+    }
+    for route in ("web", "realtime"):
+        for group in (f"balancer_{route}", f"balancer_{route}_fresh"):
+            assert re.fullmatch(METHODS[method], groups[group]["balance"])
+    site = renderer.render("balancer.conf.j2", chosen)
+    assert ("Set-Cookie $balancer_set_sticky" in site) == (method == "sticky_cookie")
+    assert ("$balancer_sticky {" in site) == (method == "sticky_cookie")
+
+
+@pytest.mark.parametrize("balance", METHODS.values())
+def test_the_method_stands_before_kept_connections(balance):
+    group = {"name": "one", "servers": [{"address": "192.0.2.7", "port": 80}], "keepalive": 2}
+    group["balance"] = balance.replace("\\", "")
+    text = Renderer("lab", "nginx").render("upstreams.conf.j2", {"nginx_upstreams": [group]})
+    lines = [line.strip() for line in text.splitlines()]
+    if balance:
+        assert lines.index(f"{group['balance']};") < lines.index("keepalive 2;")
+    assert ";" not in lines, "an empty line that ends nothing"
