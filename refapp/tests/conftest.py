@@ -22,10 +22,11 @@ from web import ROOT, Web
 
 from refapp import logs, settings
 
-pytest_plugins = ["workers"]
+pytest_plugins = ["realtime_hosts", "selling", "sending", "workers"]
 
 ADMIN_PASSWORD = "admin-password-of-tests"
 JWT_KEY = "0123456789abcdef0123456789abcdef"
+LOGIN = str(uuid.uuid4())  # of the tokens that tests make: it stands, and no test may end it
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +106,7 @@ def make_token(name="someone", seconds=300, **changes):
         "sub": str(uuid.uuid5(uuid.NAMESPACE_DNS, name)),
         "name": name,
         "roles": [],
+        "login": LOGIN,
         "type": "access",
         "fresh": False,
         "jti": uuid.uuid4().hex,
@@ -150,19 +152,32 @@ def database(postgres):
     process = migrate(make_environ(REFAPP_DATABASE_URL=url))
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
+    with connect(url) as connection:
+        connection.execute(
+            "WITH one AS (INSERT INTO users (id, username, password_hash)"
+            " VALUES (gen_random_uuid(), 'owner of made tokens', '') RETURNING id)"
+            " INSERT INTO logins (id, user_id, issued_at, expires_at, created_at)"
+            " SELECT %s, id, now(), now() + interval '1 day', now() FROM one",
+            [LOGIN],
+        )
     return url
+
+
+def connect(url):
+    """Return a connection beside the application's."""
+    parsed = sa.make_url(url)
+    host, port = parsed.query["host"].split(":")
+    where = {"host": host, "port": port, "user": "refapp", "dbname": parsed.database}
+    return psycopg.connect(**where, autocommit=True)
 
 
 @pytest.fixture
 def sql(database):
     """Run SQL beside the application; returns the rows."""
-    parsed = sa.make_url(database)
-    host, port = parsed.query["host"].split(":")
-    where = {"host": host, "port": port, "user": "refapp", "dbname": parsed.database}
 
     def run(text, *values):
         # A connection each: some tests stop the server between two of them.
-        with psycopg.connect(**where, autocommit=True) as connection:
+        with connect(database) as connection:
             cursor = connection.execute(text, values)
             return cursor.fetchall() if cursor.description else None
 

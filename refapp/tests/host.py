@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -37,7 +38,11 @@ class Host(services.Process):
                 stderr=log,
             )  # fmt: skip
         services.wait_for(self.port)
-        assert self.get("/livez").status_code == 200
+        # Every worker: one that comes up during a test would look like one that had crashed.
+        deadline, answered = time.monotonic() + 60, set()
+        while len(answered) < self.workers:
+            answered.add(self.get("/whoami").json()["pid"])
+            assert time.monotonic() < deadline, self.log
 
     @property
     def pids(self):

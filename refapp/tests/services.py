@@ -141,6 +141,19 @@ class Postgres(Process):
                     raise
                 time.sleep(0.05)
 
+    def freeze(self):
+        """Stop all of its processes, as a host that hangs does: its kernel takes what comes."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self):
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number):
+        pid = self.process.pid
+        os.kill(pid, number)  # first, so that it makes no more children
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            os.kill(int(child), number)
+
     def url(self, database):
         return f"postgresql+psycopg://refapp:unused@/{database}?host=127.0.0.1:{self.port}"
 

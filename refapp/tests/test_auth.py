@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import jwt as pyjwt
 import pytest
-from conftest import ADMIN_PASSWORD, JWT_KEY, build
+from conftest import ADMIN_PASSWORD, JWT_KEY, LOGIN, build
 from host import Host
 
 
@@ -28,6 +28,7 @@ def claims(**changes):
         "type": "access",
         "fresh": False,
         "name": "someone",
+        "login": LOGIN,
         **changes,
     }
 
@@ -102,6 +103,56 @@ def test_a_token_that_is_not_ours(client, key, algorithm, headers, changes):
     else:
         token = pyjwt.encode(claims(**changes), key, algorithm, headers=headers)
     assert try_token(client, token) == 401
+
+
+MALFORMED = [
+    *(("login", value) for value in (None, "", 7, ["x"], {}, "x", [LOGIN])),
+    *(("sub", value) for value in (None, 7, "admin", [])),
+    *(("name", value) for value in (None, 7, [], {}, "\ud800", "\x00")),
+    *(("roles", value) for value in (None, 7, "admin", {"admin": 1}, [7], [["admin"]])),
+    *(("type", value) for value in (None, 7, [], "another")),
+    *((name, value) for name in ("exp", "nbf", "iat") for value in ("x", [], {}, float("inf"))),
+    *(("exp", value) for value in (None, "99999999999", 99999999999.5)),
+    *(("iss", value) for value in (None, 7, [])),
+    *(("jti", value) for value in (7, [])),
+]
+
+
+@pytest.mark.parametrize(("claim", "value"), MALFORMED, ids=str)
+def test_a_claim_of_another_type(client, claim, value):
+    token = sign(claims(roles=["admin"]) | {claim: value})
+    for path in (f"/uploads/{LOGIN}", "/jobs", "/cron"):
+        answer = client.get(path, headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code == 401, answer.text
+        assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"'
+
+
+@pytest.mark.parametrize("claim", ["login", "sub", "name", "type", "exp", "iss"])
+def test_a_token_that_says_too_little(client, claim):
+    """Above all one that names no login: nobody could end it."""
+    given = claims()
+    assert try_token(client, sign(given)) == 404
+    del given[claim]
+    assert try_token(client, sign(given)) == (404 if claim == "type" else 401)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"login": None}, {"login": "x"}, {"generation": None}, {"generation": "0"}, {"sub": "x"}],
+    ids=str,
+)
+def test_a_refresh_token_with_malformed_claims(client, changes):
+    given = claims(type="refresh", generation=0) | changes
+    answer = client.post("/auth/refresh", headers={"Authorization": f"Bearer {sign(given)}"})
+    assert answer.status_code == 401
+    assert answer.json["detail"] == "The token is not valid."
+
+
+def sign(given):
+    """Return a token of whatever claims: PyJWT's encode() refuses some."""
+    return pyjwt.PyJWS().encode(
+        json.dumps(given).encode(), JWT_KEY, "HS256", headers={"kid": "first", "typ": "JWT"}
+    )
 
 
 @pytest.mark.parametrize("value", ["", "Bearer", "Bearer x", "Basic eDp5", "Bearer a.b.c"])

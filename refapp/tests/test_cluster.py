@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from amounts import amount
 from conftest import build, make_environ
+from selling import eventually
 from services import send
-from test_sales import eventually
 from web import Load, hammer
 
 

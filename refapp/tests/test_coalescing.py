@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy as sa
 from refapp.coalesce import LEASE, Flights, across_hosts, lease_key
 from refapp.extensions import redis
-from test_sales import eventually, sell_unnoticed
-from web import Client
+from selling import eventually, sell_unnoticed
+from web import THREADS, Client
 
 from refapp import totals
 
@@ -122,7 +122,7 @@ def test_coalesced_without_a_cache_costs_a_query_a_wave(servers, queries, sold, 
     webs = servers("coalesced")
     before = queries()
     ask_all(webs, sold, database)
-    waves = ASKERS / (SERVERS * WORKERS * 16)
+    waves = ASKERS / (SERVERS * WORKERS * THREADS)
     assert 1 <= queries() - before <= ASKERS / 10
     assert queries() - before >= waves - 1
 

@@ -16,7 +16,7 @@ import pytest
 from amounts import amount
 from conftest import make_environ
 from refapp.subset_sum import search
-from test_sales import eventually
+from selling import eventually
 from web import Client
 
 # No even numbers add up to an odd one, and it takes minutes to find out.

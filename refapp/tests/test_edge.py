@@ -6,7 +6,7 @@ import pytest
 import services
 from conftest import build
 from refapp.extensions import edge
-from test_sales import eventually
+from selling import eventually
 
 PURGE = ("PURGE", "/page")
 

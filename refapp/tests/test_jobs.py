@@ -6,7 +6,7 @@ import time
 import uuid
 
 import pytest
-from flask_jwt_extended import create_access_token
+from conftest import make_token
 from refapp.jobs.delivery import LONGEST, backoff
 from workers import eventually
 
@@ -121,12 +121,13 @@ def test_backoff_doubles():
         assert 0.79 * wanted < backoff(0.5, failures) < 1.21 * wanted
 
 
-def test_a_job_whose_process_dies_has_failed(work, submit, until):
+def test_a_job_whose_process_dies_has_failed(work, submit, look, until):
     """Killed by the system, say for its memory: that's an attempt, and its worker goes on."""
     worker = work(WEB_CONCURRENCY="1")
     job = submit(args={"seconds": 60}, max_attempts=1)
-    until("running", job)
-    [child] = eventually(worker.children)
+    # Not before its code runs: while that is imported croniter starts a `file` for a moment.
+    eventually(lambda: look(job)["message"])
+    [child] = worker.children()
     os.kill(child, signal.SIGKILL)
     assert until("dead", job)["error"] == "process ended with -9"
     until("done", submit())
@@ -175,12 +176,9 @@ def test_pages_of_a_list_are_all_of_it(submit, client, bearer, sql):
     sql("TRUNCATE jobs, procrastinate_jobs CASCADE")
 
 
-def test_jobs_are_for_their_owner(client, app, submit, sql, login):
+def test_jobs_are_for_their_owner(client, submit, sql):
     job = submit()
-    other = uuid.uuid4()
-    with app.app_context():
-        token = create_access_token(str(other), additional_headers=app.extensions["jwt_headers"])
-    bearer = {"Authorization": f"Bearer {token}"}
+    bearer = {"Authorization": f"Bearer {make_token()}"}
     assert client.get(f"/jobs/{job['id']}", headers=bearer).status_code == 404
     assert client.post(f"/jobs/{job['id']}/retry", headers=bearer).status_code == 404
     assert client.get("/jobs", headers=bearer).json == {"jobs": [], "next": None}

@@ -9,6 +9,8 @@ import pytest
 import sqlalchemy as sa
 from refapp.db import Database, Leader, Unavailable, make_engine
 
+from refapp import db, silence
+
 TWO = {"host": "a,b", "port": "1,2", "dbname": "x"}
 
 
@@ -57,3 +59,19 @@ def test_the_order_of_hosts_and_their_ports():
     assert one_port.arguments() == TWO | {"host": "b,a", "port": "5432"}
     leader._host = "gone"
     assert leader.arguments() == TWO
+
+
+def test_a_host_that_fell_silent_is_left_out_and_then_asked_last(monkeypatch):
+    leader, alone = Leader(TWO), Leader({"host": "a"})
+    leader._host = "a"
+    for each in (leader, alone):
+        each.lost("a")
+    assert leader.arguments() == TWO | {"host": "b", "port": "2"}
+    with pytest.raises(silence.SilentError):
+        alone.arguments()
+    later = time.monotonic() + db.REST
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert leader.arguments() == TWO | {"host": "b,a", "port": "2,1"}
+    assert alone.arguments()["host"] == "a"
+    leader.found(SimpleNamespace(info=SimpleNamespace(host="a")))
+    assert leader.arguments() == TWO, "it leads again"

@@ -109,7 +109,10 @@ def test_a_lost_answer_to_commit_is_no_theft(client, login, app, monkeypatch):
 
 
 def test_a_login_that_is_not_used_ends(client, login, sql):
-    sql("UPDATE logins SET expires_at = now()")
+    sql(
+        "UPDATE logins SET expires_at = now() FROM users"
+        " WHERE users.id = user_id AND username = 'admin'"
+    )
     ended = "SELECT count(*) FROM logins JOIN users ON users.id = user_id"
     ended += " WHERE username = 'admin' AND expires_at < now()"
     assert refresh(client, login["refresh_token"]).status_code == 401

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # The longest that a balancer keeps an idle connection to an app.
 IDLE = 2.9
 WORKERS = 2
+THREADS = 32  # of a worker, as gunicorn.py has it
 
 
 class Web:

@@ -10,6 +10,8 @@ from psycopg import errors as pg
 from sqlalchemy import exc, orm
 from werkzeug.exceptions import ServiceUnavailable
 
+from . import silence
+
 # The balancer gives up on a host after 4 s, so nothing here may take that long: an answer
 # of 503 in time is better than a retry elsewhere of a request that still runs.
 CONNECT = {
@@ -28,7 +30,9 @@ SESSION = {
     "idle_in_transaction_session_timeout": 1500,
 }
 WAIT = 3.5  # seconds that a request waits, in all, for a database which is starting or failing over
-WAITERS = 8  # threads a worker lets wait so; the others answer 503 at once, /livez stays fast
+# Threads a worker lets wait so; the others of its 32 answer 503 at once, and /livez stays fast.
+WAITERS = 24
+REST = 1.0  # seconds for which a host that fell silent is not asked
 
 # The server is not there, not yet, not any more, or is now a standby: ask again elsewhere.
 AWAY = (
@@ -141,8 +145,9 @@ class Patience:
         self._attempt = time.monotonic()
 
 
-# A statement that hit its limit is not repeated: the load that slowed it would double.
-_SLOW = (pg.QueryCanceled, pg.LockNotAvailable)
+# A statement that hit its limit is not repeated: the load that slowed it would double. Nor is
+# there time to find out again that the server is silent.
+_SLOW = (pg.QueryCanceled, pg.LockNotAvailable, silence.SilentError)
 
 
 def _never_connected(error):
@@ -154,31 +159,48 @@ class Leader:
 
     def __init__(self, arguments):
         self._arguments, self._host = arguments, None
+        self._silent, self._until = None, 0.0
 
     def arguments(self):
-        """Return psycopg's arguments, the last leader before the other hosts."""
+        """Return psycopg's arguments: the last leader before other hosts, a silent one after them.
+
+        Who has just waited for a silent host has no time to do so again: for a moment it is left
+        out, and when there is no other SilentError is raised.
+        """
         hosts = str(self._arguments.get("host", "")).split(",")
         ports = str(self._arguments.get("port", "")).split(",")
-        if self._host not in hosts or len(hosts) < 2:
+        resting = self._silent if time.monotonic() < self._until else None
+        asked = [n for n, host in enumerate(hosts) if host != resting]
+        if not asked:
+            raise silence.SilentError(resting)
+        asked.sort(key=lambda n: (hosts[n] == self._silent, hosts[n] != self._host))
+        if asked == list(range(len(hosts))):
             return self._arguments
-        order = sorted(range(len(hosts)), key=lambda n: hosts[n] != self._host)
         same_port = len(ports) < len(hosts)
         return self._arguments | {
-            "host": ",".join(hosts[n] for n in order),
-            "port": ports[0] if same_port else ",".join(ports[n] for n in order),
+            "host": ",".join(hosts[n] for n in asked),
+            "port": ports[0] if same_port else ",".join(ports[n] for n in asked),
         }
 
     def found(self, connection):
         """Remember where a connection leads, and return it."""
         self._host = connection.info.host
+        if self._host == self._silent:
+            self._silent = None
         return connection
+
+    def lost(self, host):
+        """Remember that a host fell silent."""
+        self._silent, self._until = host, time.monotonic() + REST
 
 
 def make_engine(url, application_name="refapp", session=SESSION, **options):
     """Return an engine for an SQLAlchemy URL, or for a libpq one with several hosts."""
     leader = Leader(connect_arguments(url, application_name, session))
     options = {"pool_size": 2, "max_overflow": 0, "pool_timeout": 1.5} | options
-    options["creator"] = lambda: leader.found(psycopg.connect(**leader.arguments()))
+    # What may run for longer may be silent for longer.
+    kind = silence.Connection if session is SESSION else psycopg.Connection
+    options["creator"] = lambda: leader.found(kind.connect(**leader.arguments()))
     # Errors are logged, and values are other people's.
     options["hide_parameters"] = True
     # libpq's form with several hosts is none that SQLAlchemy reads.
@@ -187,8 +209,13 @@ def make_engine(url, application_name="refapp", session=SESSION, **options):
 
     @sa.event.listens_for(engine, "handle_error")
     def drop_connection_to_a_lost_primary(context):
-        if isinstance(context.original_exception, AWAY):
+        error = context.original_exception
+        if isinstance(error, AWAY):
             context.is_disconnect = True
+        # Any server that lives answers a ping. Only a COMMIT may wait longer than it may take:
+        # for a standby.
+        if context.is_pre_ping and isinstance(error, silence.SilentError):
+            leader.lost(error.host)
 
     return engine
 

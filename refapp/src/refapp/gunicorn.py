@@ -27,7 +27,8 @@ worker_class = "gthread"
 workers = int(os.environ.get("WEB_CONCURRENCY") or len(os.sched_getaffinity(0)))
 # Told to the workers, who share what the host has.
 os.environ["WEB_CONCURRENCY"] = str(workers)
-threads = 16
+# Of which three quarters may wait for the database (db.py): the others answer /livez.
+threads = 32
 
 # Longer than the balancers keep an idle connection (3 s): the side that sends requests must
 # be the one that closes, or a request meets a closing connection.

@@ -14,15 +14,38 @@ from flask_jwt_extended import (
     jwt_required,
 )
 from jwt.exceptions import InvalidTokenError
+from marshmallow import INCLUDE, Schema, ValidationError, fields, validate
 from werkzeug.exceptions import Forbidden
 
 from ..api import Blueprint
 from ..errors import problem
+from ..fields import TEXT, Whole
 from . import standing
 from .standing import ACCESS_SECONDS
 
 bp = Blueprint("auth", __name__, description="Log in, refresh, log out")
 jwt = JWTManager()
+
+
+class Access(Schema):
+    """What is said by each token that we sign: views rely on it."""
+
+    sub = fields.UUID(required=True)
+    login = fields.UUID(required=True)
+    name = fields.String(required=True, validate=TEXT)
+    roles = fields.List(fields.String())
+    type = fields.String(required=True, validate=validate.Equal("access"))
+    exp = Whole(required=True)
+
+
+class Refresh(Access):
+    """What a refresh token says besides."""
+
+    type = fields.String(required=True, validate=validate.Equal("refresh"))
+    generation = Whole(required=True)
+
+
+ACCESS, REFRESH = Access(unknown=INCLUDE), Refresh(unknown=INCLUDE)
 
 
 def init_app(app):
@@ -59,12 +82,14 @@ def key_of(keys, header):
 
 
 def revoked(claims):
-    """Return whether the login of a token has ended."""
-    # A refresh token is held to the database itself when it is used. A token without a login
-    # is of a release that knew none: it lasts 15 minutes.
-    if claims["type"] == "refresh" or "login" not in claims:
-        return False
-    return not standing.stands(claims["login"])
+    """Return whether the login of a token has ended; raise InvalidTokenError if it names none."""
+    is_refresh = claims["type"] == "refresh"
+    try:
+        (REFRESH if is_refresh else ACCESS).load(claims)
+    except ValidationError as error:
+        raise InvalidTokenError("not of our making") from error
+    # A refresh token is held to the database itself when it is used.
+    return not is_refresh and not standing.stands(claims["login"])
 
 
 def refuse(detail, error=None):
@@ -86,7 +111,7 @@ def protected(view=None, *, refresh=False, role=None):
     @functools.wraps(view)
     def checked(*args, **kwargs):
         claims = get_jwt()
-        g.username = claims.get("name")
+        g.username = claims["name"]
         if role and role not in claims.get("roles", ()):
             raise Forbidden(f"Only for the role {role}.")
         return view(*args, **kwargs)

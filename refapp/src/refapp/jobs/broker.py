@@ -5,6 +5,7 @@ import psycopg
 import psycopg_pool
 from procrastinate import exceptions
 
+from .. import silence
 from ..db import Leader, connect_arguments
 
 # A new entry for each lost one, instead of the same again: should the worker that had it come
@@ -55,7 +56,7 @@ def connection_class(arguments):
     """Return a class of connections that ask the last leader first."""
     leader = Leader(arguments)
 
-    class Connection(psycopg.AsyncConnection):
+    class Connection(silence.AsyncConnection):
         @classmethod
         async def connect(cls, conninfo="", **_):
             return leader.found(await super().connect(conninfo, **leader.arguments()))

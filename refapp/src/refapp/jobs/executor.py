@@ -46,7 +46,8 @@ class Child:
         except TimeoutError as error:
             raise TimeLimitError(f"stopped after {order.time_limit} s") from error
         except (EOFError, ConnectionError) as error:
-            self._process.join(1)
+            # Its pipe closes a little before its end is known.
+            await asyncio.to_thread(self._process.join, 5)
             raise DiedError(f"process ended with {self._process.exitcode}") from error
 
     def retire(self):

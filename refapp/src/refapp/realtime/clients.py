@@ -202,7 +202,7 @@ class Clients:
 
     def review(self):
         """Send clients away who have logged out, or whose login was ended, since they came."""
-        clients = [client for client in self.all() if "login" in client.claims]
+        clients = self.all()
         if not clients:
             return
         try:
