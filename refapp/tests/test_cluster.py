@@ -81,11 +81,11 @@ def test_a_reload_replaces_every_worker_and_drops_nothing(start):
 
 def test_a_crash_costs_one_worker_and_is_logged(start):
     web = start("release-0", changes={"APP_ENV": "development"}, workers=2)
+    eventually(lambda: len(web.workers()) == 2, 10)
     before = set(web.workers())
     with pytest.raises(ConnectionError):
         send("POST", f"http://127.0.0.1:{web.port}/crash")
     eventually(lambda: len(web.workers()) == 2 and set(web.workers()) != before, 10)
-    assert len(before & set(web.workers())) == 1
     [victim] = before - set(web.workers())
     eventually(lambda: spread(web).keys() == set(web.workers()), 20)
     lines = [json.loads(line) for line in web.read_log().splitlines()]

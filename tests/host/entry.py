@@ -18,7 +18,8 @@ def call(scenario, entry, *arguments, hosts="all"):
 
 def converge(scenario, variables, hosts="all"):
     """Apply the scenario's role with facts, as site.yml does; return how that ended."""
-    play = {"hosts": hosts, "roles": [scenario.partition("-")[0]]}
+    role = scenario.partition("-")[0]
+    play = {"hosts": hosts, "gather_facts": True, "roles": [role]}
     with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
         json.dump([play], file)
         file.flush()

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.host.entry import call
+from tests.host.entry import call, converge
 
 # Once is enough, and on no particular host.
 testinfra_hosts = ["ansible://db3"]
@@ -59,8 +59,7 @@ def test_a_switchover_goes_where_it_is_told_to(host):
 def test_a_setting_that_all_share_is_taken_and_restarted_for_member_after_member(host):
     led, wanted = leader(host), {"track_commit_timestamp": "on"}
     for name in sorted(cluster(host), key=lambda name: (name == led, name)):
-        done = call("postgresql-three", "main", "-e",
-                    json.dumps({"postgresql_parameters": wanted}), hosts=name)  # fmt: skip
+        done = converge("postgresql-three", {"postgresql_parameters": wanted}, hosts=name)
         assert done.returncode == 0, done.stdout + done.stderr
         wait(lambda: in_step(host))
         show = ["psql", "-XAtq", "-U", "postgres", "-c", "SHOW track_commit_timestamp"]

@@ -1,12 +1,11 @@
 """One member: passwords, privileges, durability."""
 
-import json
 import time
 
 import psycopg
 import pytest
 
-from tests.host.entry import call
+from tests.host.entry import converge
 
 PASSWORD = "test: shop's"
 
@@ -130,7 +129,7 @@ def test_recovers_from_kill_9_of_the_postmaster_with_every_acknowledged_row(host
 
 def test_settings_that_need_a_restart_get_it_in_the_run_that_changes_them(host):
     wanted = {"shared_buffers": "200MB", "max_connections": "250"}  # from its file, and from etcd
-    done = call("postgresql", "main", "-e", json.dumps({"postgresql_parameters": wanted}))
+    done = converge("postgresql", {"postgresql_parameters": wanted})
     assert done.returncode == 0, done.stdout + done.stderr
     assert {name: psql(host, f"SHOW {name}") for name in wanted} == wanted
     assert psql(host, "SELECT count(*) FROM pg_settings WHERE pending_restart") == "0"
