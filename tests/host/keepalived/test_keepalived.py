@@ -101,3 +101,19 @@ def test_the_role_stops_where_no_neighbour_answers(pair):
     assert f"none of {NOBODY} answers a ping from lb1" in said
     assert "keepalived_neighbours: []" in said
     assert pair["lb1"].file("/etc/keepalived/hear-neighbours").content_string == script
+
+
+def test_the_last_balancer_keeps_the_address_while_its_peer_is_taken_away_and_comes_back(pair):
+    (first,) = holders_within(pair, 15)
+    (other,) = set(pair) - {first}
+    pair[other].check_output("systemctl stop keepalived")
+    try:
+        began = pair[first].check_output("sleep 1; date +%s")
+        for peers in ([], [pair[other].ansible.get_variables()["ansible_host"]]):
+            done = converge("keepalived", {"keepalived_peers": peers}, hosts=first)
+            assert done.returncode == 0, done.stdout
+        said = pair[first].check_output(f"sleep 2; journalctl -u keepalived --since @{began}")
+        assert said.count("Reload complete") == 2
+        assert "STATE" not in said, "it let go of the address"
+    finally:
+        pair[other].check_output("systemctl start keepalived")
