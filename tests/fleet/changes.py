@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,26 @@ def change_under_load(fleet: Fleet, **options: Any) -> Iterator[Running]:
         time.sleep(BEFORE)
         yield load
         time.sleep(AFTER)
+
+
+class Meanwhile:
+    """Repeats `step` in a thread of its own, `pause` seconds apart, until its block ends."""
+
+    pause = 0.1
+
+    def __enter__(self):
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self):
+        while not self._stop.wait(self.pause):
+            self.step()
 
 
 def members(fleet: Fleet) -> dict[str, dict[str, Any]]:

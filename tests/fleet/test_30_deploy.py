@@ -12,31 +12,30 @@ from tests.fleet import talk
 from tests.fleet.support import Fleet, eventually, play
 from tests.fleet.work import Imports, Jobs, kill, now, prove_ticks
 
-BROKEN = '''
+REFUSING = '''
 
 def refuse(environ, start_response):
-    """Never be ready."""
-    if environ["PATH_INFO"] == "/readyz":
-        start_response("503 Service Unavailable", [("Content-Type", "application/json")])
-        return [b'{"status": "not ready", "not_ready": ["broken-on-purpose"]}']
+    """{why}"""
+    if environ["PATH_INFO"] == "{path}":
+        start_response("{status}", [("Content-Type", "application/json")])
+        return [b'{body}']
     return answer(environ, start_response)
 
 
 answer, app.wsgi_app = app.wsgi_app, refuse
 '''
-
-FAILING = '''
-
-def refuse(environ, start_response):
-    """Be ready, and fail where people go."""
-    if environ["PATH_INFO"] == "/whoami":
-        start_response("500 Internal Server Error", [("Content-Type", "application/json")])
-        return [b'{"status": 500}']
-    return answer(environ, start_response)
-
-
-answer, app.wsgi_app = app.wsgi_app, refuse
-'''
+BROKEN = REFUSING.format(
+    why="Never be ready.",
+    path="/readyz",
+    status="503 Service Unavailable",
+    body='{"status": "not ready", "not_ready": ["broken-on-purpose"]}',
+)
+FAILING = REFUSING.format(
+    why="Be ready, and fail where people go.",
+    path="/whoami",
+    status="500 Internal Server Error",
+    body='{"status": 500}',
+)
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,11 @@
 
 import json
 import secrets
-import threading
 import time
 
 import pytest
 
-from tests.fleet.changes import change_under_load, in_step, needs_three
+from tests.fleet.changes import Meanwhile, change_under_load, in_step, needs_three
 from tests.fleet.support import eventually, play, podman
 
 
@@ -91,41 +90,34 @@ def test_a_setting_rolls_over_standbys_first(fleet):
     eventually(lambda: in_step(fleet), 60)
 
 
-class Writer:
+class Writer(Meanwhile):
     """Sends numbered messages, one after the other, and keeps what was acknowledged."""
+
+    pause = 0.02
 
     def __init__(self, fleet, client):
         self.fleet, self.client = fleet, client
-        self.mark, self.kept, self.refused = secrets.token_hex(4), {}, 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self.mark, self.number, self.kept, self.refused = secrets.token_hex(4), 0, {}, 0
 
     def __enter__(self):
         last = self.client.get(f"{self.fleet.url}/messages?limit=1", timeout=5).json()["messages"]
         self.begin = last[-1]["id"] if last else "0-0"
-        self._thread.start()
-        return self
+        return super().__enter__()
 
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self):
-        number = 0
-        while not self._stop.wait(0.02):
-            number += 1
-            text = f"{self.mark} {number}"
-            try:
-                answer = self.client.post(f"{self.fleet.url}/messages", json={"text": text},
-                                          headers={"Idempotency-Key": secrets.token_hex(16)},
-                                          timeout=5)  # fmt: skip
-            except OSError:
-                self.refused += 1
-                continue
-            if answer.status_code == 201:
-                self.kept[answer.json()["id"]] = text
-            else:
-                self.refused += 1
+    def step(self):
+        self.number += 1
+        text = f"{self.mark} {self.number}"
+        try:
+            answer = self.client.post(f"{self.fleet.url}/messages", json={"text": text},
+                                      headers={"Idempotency-Key": secrets.token_hex(16)},
+                                      timeout=5)  # fmt: skip
+        except OSError:
+            self.refused += 1
+            return
+        if answer.status_code == 201:
+            self.kept[answer.json()["id"]] = text
+        else:
+            self.refused += 1
 
     def found(self):
         """All messages since the beginning, by id."""

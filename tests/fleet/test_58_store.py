@@ -1,11 +1,10 @@
 """The object store of three: a lost host or an empty disk costs no file and no answer."""
 
 import secrets
-import threading
 
 import pytest
 
-from tests.fleet.changes import change_under_load, needs_three
+from tests.fleet.changes import Meanwhile, change_under_load, needs_three
 from tests.fleet.support import eventually, play, podman
 
 
@@ -61,30 +60,19 @@ def test_presigned_addresses_work_while_a_storage_host_is_lost(fleet, client):
     eventually(lambda: objects(fleet, lost) >= objects(fleet, rest[0]), 180, 3)
 
 
-class Reader:
+class Reader(Meanwhile):
     """Fetches a file by its presigned address all the time."""
 
     def __init__(self, fleet, address, content):
         self.fleet, self.address, self.content = fleet, address, content
         self.fetched, self.failed = 0, []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self):
-        while not self._stop.wait(0.1):
-            try:
-                assert fetch(self.fleet, self.address) == self.content
-                self.fetched += 1
-            except (AssertionError, OSError) as error:
-                self.failed.append(error)
+    def step(self):
+        try:
+            assert fetch(self.fleet, self.address) == self.content
+            self.fetched += 1
+        except (AssertionError, OSError) as error:
+            self.failed.append(error)
 
 
 def test_a_disk_is_replaced_while_presigned_addresses_work(fleet, client):
