@@ -27,6 +27,8 @@ def environ():
 
 def control(web, command):
     """Give a running gunicorn an order, as an operator does."""
+    # Made once the workers are there, and anew after each fork.
+    eventually(lambda: [*web.runtime.glob("*.ctl")], 20)
     # A test's name is part of the path, which may have 107 characters.
     [path] = web.runtime.glob("*.ctl")
     tool = Path(sys.executable).with_name("gunicornc")
