@@ -28,8 +28,8 @@ def restore_target(to: str) -> str:
         time = _parse(to).astimezone(UTC)
     except ValueError:
         raise AnsibleFilterError(
-            f'"{to}" is no time: write it like -e to="2026-11-20 12:00:00", which is UTC, '
-            'or with an offset, "2026-11-20 14:00:00+02"'
+            f'"{to}" is no time: write it like -e to=2026-11-20T12:00:00, which is UTC, '
+            "or with an offset, 2026-11-20T14:00:00+02"
         ) from None
     return (
         f"{time:%Y-%m-%d %H:%M:%S}.{time.microsecond:06d}"[: 26 if time.microsecond else 19] + "+00"

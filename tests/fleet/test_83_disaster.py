@@ -13,8 +13,8 @@ from tests.fleet.support import LAB, eventually, lab, play, podman
 
 pytestmark = pytest.mark.full
 
-WORDS = f"replace the database of {LAB.name}"
-OVERWRITE = ["-e", json.dumps({"overwrite": WORDS})]
+WORDS = f"replace-the-database-of-{LAB.name}"
+OVERWRITE = ["-e", f"overwrite={WORDS}"]
 # All that these tests do not write themselves.
 REST = (
     "SELECT count(*), sum(amount), sum(hashtextextended(t::text, 0)) FROM sales t "
@@ -130,7 +130,7 @@ def test_all_db_hosts_are_lost_and_all_data_comes_back(fleet):
     assert refused.code != 0
     words = " ".join(refused.output.split())
     assert "holds the backups of another cluster than the one that runs" in words, refused.tail()
-    assert f'-e overwrite="{WORDS}"' in words
+    assert f"-e overwrite={WORDS}" in words
 
     done = play("restore.yml", *OVERWRITE)
     report(done)

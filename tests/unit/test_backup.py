@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +42,7 @@ BACKUPS = [{"timestamp": {"stop": NOON - 100}}, {"timestamp": {"stop": NOON + 50
     [
         ("", ""),
         ("2026-11-20 12:00:00", "2026-11-20 12:00:00+00"),
+        ("2026-11-20T12:00:00", "2026-11-20 12:00:00+00"),
         ("2026-11-20T12:00:00Z", "2026-11-20 12:00:00+00"),
         ("2026-11-20 14:00:00+02", "2026-11-20 12:00:00+00"),
         ("2026-11-20 01:30:00-0330", "2026-11-20 05:00:00+00"),
@@ -53,8 +55,11 @@ def test_a_time_without_an_offset_is_utc(said, meant):
 
 @pytest.mark.parametrize("said", ["yesterday", "2026-11-20", "12:00:00", "2026-13-20 12:00:00"])
 def test_what_is_no_time_is_refused_with_an_example(said):
-    with pytest.raises(AnsibleFilterError, match="no time: write it like"):
+    with pytest.raises(AnsibleFilterError, match="no time: write it like") as error:
         restore_target(said)
+    # Ansible splits what it is given at spaces.
+    examples = re.findall(r"\d{4}-\S+\d", str(error.value).split("write it like")[1])
+    assert [restore_target(example) for example in examples] == ["2026-11-20 12:00:00+00"] * 2
 
 
 def test_a_target_that_the_backups_reach():
