@@ -1,4 +1,8 @@
+import json
+
 import pytest
+
+from tests.host.entry import call
 
 SERVER = "10.87.12.11"
 PORTS = [80, 7000, 7001, 7002, 9999]
@@ -74,3 +78,26 @@ def test_vrrp_only_from_its_peer(host, name):
 
 def test_what_is_not_accepted_is_dropped(host):
     assert "policy drop;" in host.check_output("nft list chain inet evenkeel input")
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"firewall_operators": ["192.0.2.0/24"]}, "from 10.87.12.1: add 10.87.12.1"),
+        ({"ansible_port": 2222}, "on port 2222: let its sshd listen on port 22"),
+    ],
+)
+def test_nobody_is_locked_out(host, name, said, reason):
+    if name != "server":
+        pytest.skip("one host tells")
+    before = host.check_output("nft list chain inet evenkeel input")
+    host.check_output("nft insert rule inet evenkeel input tcp dport 2222 accept")
+    host.check_output("/usr/sbin/sshd -p 2222 -o PidFile=/run/sshd-2222.pid")
+    try:
+        done = call("firewall", "main", "-e", json.dumps(said), hosts="server")
+    finally:
+        host.check_output("kill $(cat /run/sshd-2222.pid)")
+        host.check_output("systemctl restart evenkeel-firewall")
+    assert done.returncode != 0
+    assert f"server would no longer accept SSH {reason}" in done.stdout
+    assert host.check_output("nft list chain inet evenkeel input") == before
