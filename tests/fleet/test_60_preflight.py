@@ -142,6 +142,26 @@ def test_a_deploy_is_checked_too(inventory):
     assert "tier redis" in refused(inventory, playbook="deploy.yml")
 
 
+def test_a_part_of_the_app_hosts(fleet):
+    first, *others = fleet.groups["app"]
+    done = play("site.yml", "--limit", ",".join(others), code=None)
+    assert done.code != 0
+    assert done.changed == {}, done.log
+    assert f"--limit leaves out {first}: name all app hosts" in " ".join(done.output.split())
+    assert done.tasks[-1] == "Stop where some are left out"
+
+
+def test_a_host_that_can_not_be_prepared_ends_it_before_any_tier_changes(fleet):
+    host = fleet.groups["redis"][0]
+    path = "/etc/apt/apt.conf.d/99broken"  # apt can't read it, and does nothing
+    with changed(fleet, host, f"echo '}}' > {path}", f"rm {path}"):
+        done = play("site.yml", code=None)
+    assert done.code != 0
+    assert f"{host} could not be prepared" in " ".join(done.output.split())
+    assert done.tasks[-1] == "Refuse to go on without it"
+    assert fleet.get("/whoami").status_code == 200
+
+
 def test_the_production_template_says_what_to_fill_in():
     done = play("site.yml", inventory=PRODUCTION, code=None)
     assert done.code != 0

@@ -101,6 +101,19 @@ def test_a_restore_works_while_nobody_leads(fleet):
     before = fleet.sql(REST)
     for host in reversed(fleet.groups["db"]):
         fleet.ssh(host, "systemctl stop patroni", timeout=120)
+    # As after a restore whose end nobody saw: what ran since may be the only copy, or what is aside
+    host = fleet.groups["db"][-1]
+    aside = "/var/lib/postgresql/17/main.replaced"
+    fleet.ssh(host, f"rm -rf {aside}; mkdir {aside}; touch -d '1 hour ago' {aside}.unended")
+    try:
+        refused = play("restore.yml", code=None)
+        assert fleet.ssh(host, f"ls -d {aside}") == aside
+    finally:
+        fleet.ssh(host, f"rm -r {aside} {aside}.unended")
+    assert refused.code != 0
+    said = " ".join(refused.output.split())
+    assert f"On {host} an earlier restore was not seen to its end" in said
+    assert refused.changed == {}, refused.log
     done = play("restore.yml")  # no words: there is nothing that serves
     report(done)
     assert fleet.sql(REST) == before

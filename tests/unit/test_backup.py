@@ -176,6 +176,29 @@ def test_a_restore_from_another_disk_needs_room(tmp_path, monkeypatch, same, fre
             assert restored.fits(place, keep) == {"copied": not same}
 
 
+def test_what_a_restore_that_did_not_end_put_aside_makes_no_room(tmp_path, monkeypatch):
+    restored = scratch.Scratch(facts.Host({"scratch": tmp_path / "scratch", "stanza": "main"}))
+    monkeypatch.setattr(restored, "runs", lambda: False)
+    place = tmp_path / "17/main"
+    aside = place.with_name("main.replaced")
+    for folder in (restored.data, place.parent, aside):
+        folder.mkdir(parents=True)
+    (restored.data / "base").write_bytes(b"x" * (1 << 20))
+    (aside / "base").write_bytes(b"x" * (2 << 20))
+    stat = scratch.Path.stat
+
+    def stat_of_two_disks(path, **more):
+        found = stat(path, **more)
+        return SimpleNamespace(st_dev=found.st_dev + ("17" in path.parts))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scratch.Path, "stat", stat_of_two_disks)
+        patch.setattr(scratch.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+        assert restored.fits(place, keep=True) == {"copied": True}
+        with pytest.raises(facts.ScratchError, match="make room"):
+            restored.fits(place, keep=False, unended=True)
+
+
 def test_every_kind_of_difference_is_told():
     wanted = {"a": "1 rows, checksum 5", "b": "2 rows, checksum 6", "c": "0 rows, checksum 0"}
     found = {"a": "1 rows, checksum 5", "b": "2 rows, checksum 7", "d": "0 rows, checksum 0"}

@@ -1,8 +1,11 @@
 """Three members that bootstrapped together."""
 
 import json
+import subprocess
 
 import pytest
+
+from tests.host.entry import converge
 
 ALL = "http://10.87.18.11:2379,http://10.87.18.12:2379,http://10.87.18.13:2379"
 
@@ -39,6 +42,28 @@ def test_listens_on_no_other_address(host, address):
     assert {line.split()[3] for line in listening} == {
         f"{address}:2379", f"{address}:2380", "127.0.0.1:2379"
     }  # fmt: skip
+
+
+def test_no_second_cluster_begins_without_a_member_that_may_have_the_data(host):
+    if host.ansible.get_variables()["inventory_hostname"] != "etcd1":
+        return  # once is enough
+    data, lost = "/var/lib/etcd/evenkeel", ["etcd2", "etcd3"]
+
+    def on_lost(command):
+        for name in lost:
+            subprocess.run(["podman", "exec", f"etcd-{name}", "sh", "-c", command], check=True)
+
+    on_lost(f"systemctl stop etcd; mv {data} {data}.away")
+    try:
+        done = converge("etcd", {}, hosts=",".join(lost))
+    finally:
+        on_lost(f"systemctl stop etcd; rm -rf {data}; mv {data}.away {data}")
+        on_lost("systemctl start --no-block etcd")
+    assert done.returncode != 0
+    assert "would begin without etcd1" in " ".join(done.stdout.split()), done.stdout
+    host.check_output(
+        f"timeout 60 sh -c 'until etcdctl --endpoints={ALL} endpoint health; do sleep 0.3; done'"
+    )
 
 
 def test_comes_back_after_kill(host, address):

@@ -2,9 +2,12 @@
 
 import json
 import re
+import tempfile
 import time
 
 import pytest
+
+from tests.host.entry import run
 
 testinfra_hosts = ["ansible://db1"]
 SCRATCH = "/var/lib/postgresql/scratch"
@@ -245,3 +248,50 @@ def test_compare_tells_a_difference(host, scratch):
         host, f"sh -c 'echo {json.dumps(json.dumps(marked))} | pgbackrest-scratch compare'"
     ))  # fmt: skip
     assert len(compared["differences"]) == 1
+
+
+DATA = "/var/lib/postgresql/17/main"
+ASIDE = f"{DATA}.replaced"
+MARK = f"{ASIDE}.unended"
+# playbooks/restore.yml, as far as one member goes.
+RESTORE = {
+    "pgbackrest_repository": 1, "pgbackrest_to": "", "pgbackrest_timeline": "",
+    "pgbackrest_label": "", "pgbackrest_keep_replaced": True, "pgbackrest_complete": False,
+}  # fmt: skip
+
+
+def include(role, entry):
+    return {"ansible.builtin.include_role": {"name": role, "tasks_from": entry}}
+
+
+def restore(*steps):
+    stop = {"ansible.builtin.systemd_service": {"name": "patroni", "state": "stopped"}}
+    first = [include("pgbackrest", "look"), include("pgbackrest", "fetch"), stop]
+    play = {"hosts": "db1", "vars": RESTORE, "tasks": [*first, *steps]}
+    with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
+        json.dump([play], file)
+        file.flush()
+        done = run(["ansible-playbook", file.name], "pgbackrest")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def inode(host, path):
+    return host.check_output(f"stat -c %i {path}")
+
+
+def test_a_restore_after_one_that_did_not_end_keeps_what_was_put_aside(host):
+    rows = sql(host, "SELECT count(*), min(n), max(n) FROM kept")
+    promote, forget = include("pgbackrest", "promote"), include("postgresql", "forget")
+    original = inode(host, DATA)
+    restore(promote)  # and here it is interrupted
+    assert host.file(MARK).exists
+    unfinished = inode(host, DATA)
+    restore(promote, forget, include("pgbackrest", "serve"))
+    assert inode(host, ASIDE) == original
+    assert inode(host, DATA) not in (original, unfinished)
+    assert not host.file(MARK).exists
+    assert sql(host, "SELECT count(*), min(n), max(n) FROM kept") == rows
+    # One that ended: the next replaces what it has put aside.
+    served = inode(host, DATA)
+    restore(promote, forget, include("pgbackrest", "serve"))
+    assert inode(host, ASIDE) == served

@@ -127,6 +127,27 @@ def test_recovers_from_kill_9_of_the_postmaster_with_every_acknowledged_row(host
             time.sleep(0.2)
 
 
+def test_passwords_of_users_stay_out_of_the_journal(host):
+    variables = {
+        "postgresql_parameters": {"log_min_duration_statement": 0, "log_statement": "ddl"},
+        # The last is refused: its name is PostgreSQL's.
+        "postgresql_users": [{"name": "shop", "password": "leaks-changed"},
+                             {"name": "pg_shop", "password": "leaks-refused"}],
+    }  # fmt: skip
+    try:
+        refused = converge("postgresql", variables)
+        psql(host, "SELECT 'logged at once'")
+        host.check_output("timeout 10 sh -c 'until journalctl -u patroni | "
+                          "grep -q \"logged at once\"; do sleep 0.3; done'")  # fmt: skip
+        journal = host.check_output("journalctl -u patroni --no-pager")
+    finally:
+        mended = converge("postgresql", {})
+    assert refused.returncode != 0
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert 'role name "pg_shop" is reserved' in journal
+    assert "leaks-" not in journal
+
+
 def test_settings_that_need_a_restart_get_it_in_the_run_that_changes_them(host):
     wanted = {"shared_buffers": "200MB", "max_connections": "250"}  # from its file, and from etcd
     done = converge("postgresql", {"postgresql_parameters": wanted})

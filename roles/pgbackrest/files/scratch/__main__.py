@@ -39,7 +39,9 @@ def main():
             command.add_argument("name")
         if name == "fits":
             command.add_argument("place")
-            command.add_argument("--keep", action="store_true", help="what is there needs its room")
+            needs = command.add_mutually_exclusive_group()
+            needs.add_argument("--keep", action="store_true", help="what is there needs its room")
+            needs.add_argument("--unended", action="store_true", help="what is aside needs it")
         if name in ("mark", "flush"):
             command.add_argument("--limit", type=float, default=420, help="seconds")
         if name == "restore":
@@ -63,7 +65,7 @@ def main():
             scratch.lock(wait=True)
             answer = scratch.restore(args.kind, args.target, args.timeline, args.backup)
         elif args.command == "fits":
-            answer = scratch.fits(args.place, args.keep)
+            answer = scratch.fits(args.place, args.keep, args.unended)
         elif args.command == "compare":
             wanted, found = json.load(sys.stdin)["sums"], scratch.sums()
             wrong = differences(wanted, found)

@@ -100,12 +100,14 @@ class Scratch:
                 "make room, or set pgbackrest_scratch to a directory of a larger disk"
             )
 
-    def fits(self, place, keep):
+    def fits(self, place, keep, unended=False):
         """Refuse what a cluster's disk has no room for; a rename on one disk needs none."""
         place = Path(place)
         if self.data.stat().st_dev == place.parent.stat().st_dev:
             return {"copied": False}
-        goes = [place.with_name(f"{place.name}.replaced"), *([] if keep else [place])]
+        goes = ([] if unended else [place.with_name(f"{place.name}.replaced")]) + (
+            [] if keep else [place]
+        )
         room = shutil.disk_usage(place.parent).free + sum(taken(path) for path in goes)
         need = int(taken(self.data) * 1.1)
         if need > room:
