@@ -16,7 +16,7 @@ PROCESS = {
     "probe": None,
     "handover": None,
     "stop_timeout": 35,
-    "memory_max": None,
+    "memory_max": "75%",  # of the host's: one that leaks must not take the host with it
     "websocket": False,
 }
 

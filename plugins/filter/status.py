@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 COLUMNS = ("host", "tier", "release", "processes", "health")
 
 
@@ -16,7 +18,24 @@ def status_rows(hosts: list[str], answers: dict[str, dict]) -> list[dict]:
             reason = " ".join(str(answer.get("msg", "no answer")).split())
             health = f"unreachable: {reason[-100:]}" if answer.get("unreachable") else reason[-100:]
             rows.append({**dict.fromkeys(COLUMNS, "-"), "host": host, "health": health})
+    mark_mixed([row for row in rows if row["tier"] == "app" and row["release"] != "-"])
     return rows
+
+
+def mark_mixed(rows: list[dict]) -> None:
+    """Call app hosts unwell whose release is not that of most; where no release has most, all."""
+    counts = Counter(row["release"] for row in rows).most_common()
+    if len(counts) < 2:
+        return
+    fleet, clear = counts[0][0], counts[0][1] > counts[1][1]
+    mixed = f"the fleet is mixed: rollback.yml -e release=<{' or '.join(sorted(dict(counts)))}>"
+    astray = f"not the fleet's release: rollback.yml -e release={fleet}"
+    for row in rows:
+        if clear and row["release"] == fleet:
+            continue
+        wrong = [] if row.get("healthy", True) else [row["health"]]
+        row["health"] = "; ".join([*wrong, astray if clear else mixed])
+        row["healthy"] = False
 
 
 def status_table(rows: list[dict]) -> str:

@@ -51,7 +51,8 @@ class Units:
                 said = release_probe.ask(path, unit["probe"])
                 if said is None:
                     return
-            elif time.monotonic() - started > SETTLE:
+            # Not while it waits for its next start, which comes later the oftener it died.
+            elif state == "active" and time.monotonic() - started > SETTLE:
                 return
             time.sleep(0.2)
         waited = f"within {self.timeout} s; it said {said}"

@@ -147,7 +147,7 @@ class Status:
         return "", running, [], wrong
 
     def app(self):
-        """Every process type of the live release runs and answers its probe."""
+        """Every process type of the live release runs and answers its probe, and no other one."""
         current = Path(self.params["root"], self.params["app"], "current")
         if not current.is_symlink():
             return "", "", [], ["no release is live: run site.yml"]
@@ -156,6 +156,12 @@ class Status:
         for unit in self.params["units"]:
             service = f"{unit['unit']}@{release}.service"
             running.append(f"{unit['unit']} {processes(service)}")
+            listed = said(
+                "systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating",
+                f"{unit['unit']}@*.service",
+            )  # fmt: skip
+            names = {line.split()[0] for line in listed.splitlines()}
+            wrong += [f"{name} runs, too: run site.yml" for name in sorted(names - {service})]
             if not active(service):
                 wrong.append(f"{service} is not running")
             elif unit.get("probe"):

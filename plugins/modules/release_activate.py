@@ -46,7 +46,9 @@ RETURN = r"""
 live: {description: Release that is live now., returned: success, type: str}
 previous: {description: Release that was live before it., returned: success, type: str}
 releases: {description: Releases on the host., returned: when described, type: list}
-outdated: {description: Whether what runs is older than its settings., returned: when described}
+outdated:
+  description: Units that run older settings, and releases that run beside the live one.
+  returned: when described
 """
 
 import time
@@ -66,9 +68,25 @@ class Activation(Units):
         self.previous = self.history.live()
         super().__init__(name, units, release or self.previous, timeout)
 
+    def others(self, release):
+        """Name the releases beside one: the other of this switch, and what runs or starts at boot.
+
+        Two deploys that crossed leave such, and a host that died in the middle of its switch.
+        """
+        wants, found = systemd.SYSTEMD / f"{self.name}.target.wants", set()
+        for unit in self.units:
+            pattern = f"{unit['unit']}@*.service"
+            options = ("--plain", "--no-legend", "--state=active,activating")
+            listed = systemd.systemctl("list-units", *options, pattern)
+            names = [line.split()[0] for line in listed.splitlines()]
+            names += [path.name for path in wants.glob(pattern)]
+            found |= {name.partition("@")[2].removesuffix(".service") for name in names}
+        return sorted(({self.previous, self.release} | found) - {None, release})
+
     def is_live(self):
         """Say whether there is nothing to do."""
-        return self.previous == self.release and not any(map(self.missing, self.units))
+        alone = self.previous == self.release and not self.others(self.release)
+        return alone and not any(map(self.missing, self.units))
 
     def switch(self):
         """Start the release, probe it, and make it the one that stays."""
@@ -81,13 +99,13 @@ class Activation(Units):
         systemd.systemctl("daemon-reload")
         self.open_sockets(self.previous)
         self.start(self.beside)
-        if self.previous not in (None, self.release) and self.after:
-            systemd.systemctl("stop", *self.services(self.after, self.previous))
+        for other in self.others(self.release) if self.after else []:
+            systemd.systemctl("stop", *self.services(self.after, other))
         self.start(self.after)
-        self.commit(self.release, self.previous)
+        self.commit(self.release)
 
-    def commit(self, release, old):
-        """Point everything at a release, and stop the other one gracefully."""
+    def commit(self, release):
+        """Point everything at a release, and stop every other one gracefully."""
         self.name_sockets(release)
         self.history.point(release)
         systemd.systemctl("daemon-reload")
@@ -96,11 +114,11 @@ class Activation(Units):
             "enable", "--quiet", *sockets, *[self.service(u, release) for u in self.units]
         )
         systemd.systemctl("start", f"{self.name}.target")
-        if old not in (None, release):
+        for other in self.others(release):
             systemd.systemctl(
-                "disable", "--quiet", *[self.service(unit, old) for unit in self.units]
+                "disable", "--quiet", *[self.service(unit, other) for unit in self.units]
             )
-            systemd.systemctl("stop", *self.services(self.units, old))
+            systemd.systemctl("stop", *self.services(self.units, other))
 
     def undo(self):
         """Leave the host as it was before the switch."""
@@ -111,7 +129,7 @@ class Activation(Units):
             systemd.systemctl("stop", *sockets, *self.services(self.units), check=False)
         else:
             systemd.systemctl("start", *[self.service(unit, self.previous) for unit in self.units])
-            self.commit(self.previous, self.release)
+            self.commit(self.previous)
         systemd.systemctl("reset-failed", *self.services(self.units), check=False)
 
     def restart(self):
@@ -126,7 +144,8 @@ class Activation(Units):
             systemd.systemctl("restart", service)
         for unit in running:
             self.wait(unit)
-        if len(running) < len(self.units):  # a new process type, or one that gave up
+        # A new process type, one that gave up, or another release beside this one.
+        if len(running) < len(self.units) or self.others(self.release):
             self.switch()
 
     def watch(self, seconds):
@@ -148,7 +167,7 @@ class Activation(Units):
     def describe(self):
         """Say what is live, what was before it, what is here, and what has to be restarted."""
         files = [f"/etc/{self.name}/{name}" for name in ("environment", "secrets.env")]
-        outdated = []
+        outdated = self.others(self.previous) if self.previous else []
         for unit in self.units if self.previous else []:
             running, shared = self.service(unit, self.previous), f"{unit['unit']}.socket"
             if (

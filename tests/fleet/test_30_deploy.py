@@ -4,10 +4,13 @@ One deploy and one rollback serve several tests, because they take minutes.
 """
 
 import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
+from plugins.filter.lock import lock_process
 from tests.fleet import talk
 from tests.fleet.support import Fleet, eventually, play
 from tests.fleet.work import Imports, Jobs, kill, now, prove_ticks
@@ -54,6 +57,22 @@ def one_release(fleet):
     assert len(current) == 1, f"the fleet is mixed: {fleet.releases()}"
     assert hosts == set(fleet.groups["app"])
     return current.pop()
+
+
+def lock(fleet):
+    """What the lock of a deploy says, or nothing when nobody has it."""
+    ask = "systemctl show --value --property=Description refapp-deploy.service"
+    said = fleet.ssh(fleet.groups["app"][0], ask)
+    return said if "since" in said else ""
+
+
+def hold(fleet, process):
+    """Take the lock as a playbook does that runs as this process."""
+    fleet.ssh(
+        fleet.groups["app"][0],
+        "systemd-run --quiet --collect --unit=refapp-deploy.service --property=RuntimeMaxSec=600 "
+        f"'--description=ann at laptop, since 2026-11-21 12:00 UTC [{process}]' sleep infinity",
+    )
 
 
 @pytest.fixture(scope="module", params=[
@@ -155,10 +174,29 @@ def test_a_rollback_to_an_unknown_release_changes_nothing(fleet, first):
     assert one_release(fleet) == first
 
 
-def test_a_release_that_is_not_ready_is_taken_back(fleet, first, source):
-    with fleet.load() as load:
-        done = play("deploy.yml", "-e", f"release={source(BROKEN)}",
-                    "-e", "app_ready_timeout=25", code=None)  # fmt: skip
+def test_a_release_that_is_not_ready_is_taken_back_and_no_other_deploy_crosses_it(
+    fleet, first, source
+):
+    release = f"release={source(BROKEN)}"
+
+    def cross():
+        """Deploy beside the other one, as soon as that has the lock."""
+        eventually(lambda: lock(fleet), 300, pause=1)
+        return play("deploy.yml", "-e", release, code=None)
+
+    with fleet.load() as load, ThreadPoolExecutor(1) as aside:
+        crossing = aside.submit(cross)
+        # Time enough for the second one to come to the lock.
+        done = play("deploy.yml", "-e", release, "-e", "app_ready_timeout=40", code=None)
+    refused = crossing.result()
+    assert refused.code != 0
+    said = " ".join(refused.output.split())  # Ansible breaks lines
+    assert "A deploy is under way (" in said, refused.tail()
+    assert "or add -e unlock=true if it is not" in said
+    assert not any("Ship |" in task for task in refused.tasks)
+    assert not lock(fleet), "a deploy that failed keeps others out"
+    journal = fleet.ssh(fleet.groups["app"][-1], "journalctl -q -o cat -t refapp-deploy -n 1")
+    assert journal.endswith("did not go live")
     assert done.code != 0
     assert "broken-on-purpose" in done.output, "the reason is not in the output"
     assert one_release(fleet) == first
@@ -167,7 +205,21 @@ def test_a_release_that_is_not_ready_is_taken_back(fleet, first, source):
     assert "refapp" not in units
 
 
+def test_a_lock_of_another_machine_is_taken_by_words_only(fleet, first):
+    hold(fleet, "0123456789ab 1 1")
+    refused = play("rollback.yml", "-e", f"release={first}", code=None)
+    assert refused.code != 0
+    said = " ".join(refused.output.split())
+    assert "A deploy is under way (ann at laptop, since 2026-11-21 12:00 UTC): wait" in said
+    assert lock(fleet)
+    play("rollback.yml", "-e", f"release={first}", "-e", "unlock=true")
+    assert not lock(fleet)
+
+
 def test_a_release_whose_requests_fail_is_taken_back(fleet, first, source):
+    with subprocess.Popen(["sleep", "60"]) as playbook:
+        hold(fleet, lock_process(playbook.pid))
+        playbook.kill()  # a deploy from here that ended before it switched keeps nobody out
     with fleet.load(prove=False) as load:
         done = play("deploy.yml", "-e", f"release={source(FAILING)}",
                     "-e", "deploy_bake=5", code=None)  # fmt: skip
@@ -204,6 +256,11 @@ def test_a_rolling_restart_fails_no_request_and_loses_no_message(fleet, first, s
             for host in fleet.groups["app"]
         }
 
+    host = fleet.groups["app"][-1]
+    other = next(n for n in fleet.ssh(host, "ls /srv/refapp/releases").split() if n != first)
+    fleet.ssh(host, f"systemctl enable --quiet --now refapp-worker@{other}.service")
+    status = " ".join(play("status.yml", code=2).output.split())
+    assert f"refapp-worker@{other}.service runs, too: run site.yml" in status
     before = processes()
     with talk.talking(fleet, script, 60) as heard, fleet.load() as load:
         play("restart.yml")
@@ -212,6 +269,9 @@ def test_a_rolling_restart_fails_no_request_and_loses_no_message(fleet, first, s
     assert all(after[host] != before[host] for host in before), "not restarted"
     assert one_release(fleet) == first
     assert load.report["hosts"].keys() == set(fleet.groups["app"])
+    units = "systemctl list-units --plain --no-legend --state=active 'refapp-*@*.service'"
+    assert f"@{other}" not in fleet.ssh(host, units), "a release beside the live one runs on"
+    assert f"@{other}" not in fleet.ssh(host, "ls /etc/systemd/system/refapp.target.wants")
     for host in fleet.groups["app"]:
         drained = fleet.ssh(host, "nft list tables")
         assert "evenkeel_drain" not in drained, f"{host} is still drained"

@@ -32,6 +32,11 @@ def test_instances_are_units_of_their_own():
     assert [each["unit"] for each in found] == ["shop-worker", "shop-worker-2", "shop-worker-3"]
 
 
+def test_a_type_may_not_take_all_memory_of_its_host():
+    assert unit()["memory_max"] == "75%"
+    assert unit(memory_max="2G")["memory_max"] == "2G"
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

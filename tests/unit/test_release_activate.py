@@ -4,6 +4,7 @@ import importlib.util
 import json
 import socket
 import threading
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,14 @@ def systemd(tmp_path, monkeypatch):
             running.update(names)
         elif verb == "stop":
             running.difference_update(names)
+        elif verb == "disable":
+            for name in names:
+                (wants / name).unlink(missing_ok=True)
         elif verb == "is-enabled":
             return "enabled"
+        elif verb == "list-units":
+            found = sorted(unit for unit in running if fnmatch(unit, names[0]))
+            return "\n".join(f"{unit} loaded active running" for unit in found)
         return ""
 
     def show(unit, name):
@@ -58,6 +65,8 @@ def systemd(tmp_path, monkeypatch):
         directory = tmp_path / name
         directory.mkdir()
         monkeypatch.setattr(release_systemd, name, directory)
+    wants = tmp_path / "SYSTEMD/shop.target.wants"
+    wants.mkdir()
     (tmp_path / "SYSTEMD/shop-web@.service").write_text(TEMPLATE)
     systemctl.calls, systemctl.running = calls, running
     return systemctl
@@ -146,6 +155,66 @@ def test_a_release_that_is_not_ready_never_has_the_shared_socket(root, systemd, 
 def test_what_is_live_is_left_alone(root, systemd, monkeypatch):
     go(root, "old", monkeypatch=monkeypatch)
     assert not go(root, "old", monkeypatch=monkeypatch)["changed"]
+
+
+def crossed(systemd):
+    """Leave what a deploy left that crossed another one: it runs, and starts at boot."""
+    systemd.running.update({"shop-web@bad.service", "shop-clock@bad.service"})
+    boots = release_systemd.SYSTEMD / "shop.target.wants/shop-web@bad.service"
+    boots.symlink_to("/nowhere/shop-web@.service")
+    return boots
+
+
+def runs(systemd):
+    return sorted(name for name in systemd.running if "@" in name)
+
+
+@pytest.mark.parametrize("release", ["old", "new"])
+def test_what_a_crossing_deploy_left_is_ended(root, systemd, monkeypatch, release):
+    go(root, "old", monkeypatch=monkeypatch)
+    boots = crossed(systemd)
+    systemd.calls.clear()
+    assert go(root, release, monkeypatch=monkeypatch)["changed"]
+    assert runs(systemd) == [f"shop-clock@{release}.service", f"shop-web@{release}.service"]
+    assert not boots.is_symlink()
+    calls = [" ".join(call) for call in systemd.calls]
+    ended = next(i for i, call in enumerate(calls) if call.startswith("stop shop-clock@bad"))
+    assert ended < calls.index(f"start shop-clock@{release}.service"), "two clocks ran"
+    assert not go(root, release, monkeypatch=monkeypatch)["changed"]
+
+
+def test_what_only_starts_at_boot_is_ended_too(root, systemd, monkeypatch):
+    go(root, "old", monkeypatch=monkeypatch)
+    boots = crossed(systemd)
+    systemd.running -= {"shop-web@bad.service", "shop-clock@bad.service"}
+    described = activate.Activation("shop", root, [WEB, CLOCK], None, 5).describe()
+    assert described["outdated"] == ["bad"], "site.yml would leave it"
+    go(root, None, monkeypatch=monkeypatch, state="restarted")
+    assert not boots.is_symlink()
+    assert runs(systemd) == ["shop-clock@old.service", "shop-web@old.service"]
+    assert activate.Activation("shop", root, [WEB, CLOCK], None, 5).describe()["outdated"] == []
+
+
+def test_going_back_ends_what_a_crossing_deploy_left(root, systemd, monkeypatch):
+    go(root, "old", monkeypatch=monkeypatch)
+    boots = crossed(systemd)
+    with pytest.raises(activate.ActivationError):
+        go(root, "new", ready=False, monkeypatch=monkeypatch)
+    assert runs(systemd) == ["shop-clock@old.service", "shop-web@old.service"]
+    assert not boots.is_symlink()
+
+
+def test_a_process_that_waits_for_its_next_start_does_not_stay_up(root, systemd, monkeypatch):
+    began = release_units.time.monotonic()
+
+    def show(unit, name):
+        elapsed = release_units.time.monotonic() - began
+        state = "activating" if elapsed < 0.5 else "active"
+        return {"ActiveState": state, "InvocationID": "one" if elapsed < 0.5 else "two"}[name]
+
+    monkeypatch.setattr(release_systemd, "show", show)
+    with pytest.raises(activate.ActivationError, match="stopped as it started"):
+        activate.Activation("shop", root, [CLOCK], "new", 5).wait(CLOCK)
 
 
 def test_going_back_forgets_what_came_after(root, systemd, monkeypatch):

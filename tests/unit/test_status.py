@@ -28,6 +28,52 @@ def test_columns_line_up():
     assert {line.index(word) for line, word in zip(lines[1:], ("app", "-"), strict=True)} == {8}
 
 
+def mixed(*releases):
+    """Health of app hosts a, b, … that run these releases."""
+    answers = {
+        name: {"rows": [{**OK, "release": release, "healthy": release != "-"}]}
+        for name, release in zip("abcd", releases, strict=False)
+    }
+    return [(row["health"], row["healthy"]) for row in status_rows(list(answers), answers)]
+
+
+def test_a_host_with_another_release_than_most_is_unwell():
+    fine, astray = ("ok", True), ("not the fleet's release: rollback.yml -e release=old", False)
+    assert mixed("old", "new", "old") == [fine, astray, fine]
+
+
+def test_where_no_release_has_most_hosts_the_fleet_is_mixed():
+    said = ("the fleet is mixed: rollback.yml -e release=<new or old>", False)
+    assert mixed("old", "new") == [said, said]
+
+
+@pytest.mark.parametrize("releases", [["old"], ["old", "old"], ["old", "-"], ["-", "-"]])
+def test_one_release_is_no_mixture(releases):
+    assert [health for health, _ in mixed(*releases)] == ["ok"] * len(releases)
+
+
+def test_what_else_is_wrong_is_still_said():
+    sick = {**OK, "release": "new", "health": "/readyz answers 503", "healthy": False}
+    answers = {name: {"rows": [OK]} for name in "ab"} | {"c": {"rows": [sick]}}
+    health = status_rows(list("abc"), answers)[2]["health"]
+    assert health.startswith("/readyz answers 503; not the fleet's release")
+
+
+def test_a_release_that_runs_beside_the_live_one_is_told(tmp_path, monkeypatch):
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop/current").symlink_to("releases/new")
+
+    def said(*words, **_):
+        units = "shop-web@new.service loaded active\nshop-web@old.service loaded active"
+        return {"list-units": units, "is-active": "active"}.get(words[1], "")
+
+    monkeypatch.setattr(host_status, "said", said)
+    units = [{"unit": "shop-web", "type": "web"}]
+    given = {"address": "192.0.2.1", "root": tmp_path, "app": "shop", "units": units}
+    row = host_status.Status(given).row("app")
+    assert row["health"] == "shop-web@old.service runs, too: run site.yml"
+
+
 NOON = 1795435200  # 2026-11-23 12:00 UTC
 
 

@@ -204,3 +204,24 @@ def test_templates_render(role, inventory):
     if inventory == "lab":
         known = {str(Path(*path.parts[2:])) for path in templates() if path.parts[0] == role}
         assert known - found == set(), "no task uses them"
+
+
+@pytest.mark.parametrize(
+    ("kind", "limits"),
+    [
+        ("web", {"StartLimitIntervalSec": "60", "StartLimitBurst": "15"}),
+        # What nobody takes the place of is started again for as long as it takes.
+        ("worker", {"StartLimitIntervalSec": "0", "RestartSteps": "4", "RestartMaxDelaySec": "5"}),
+    ],
+)
+def test_processes_are_bounded_and_only_servers_are_given_up(kind, limits):
+    renderer = Renderer("lab", "app")
+    text = next(
+        renderer.render(template, more)
+        for template, more in renderer.calls()
+        if template == "process@.service.j2" and more["item"]["type"] == kind
+    )
+    lines = dict(line.split("=", 1) for line in text.splitlines() if re.match(r"\w+=", line))
+    names = ("StartLimitIntervalSec", "StartLimitBurst", "RestartSteps", "RestartMaxDelaySec")
+    assert {name: lines[name] for name in names if name in lines} == limits
+    assert (lines["RestartSec"], lines["MemoryMax"]) == ("0.5", "75%")

@@ -128,6 +128,15 @@ def test_comes_back_after_kill_9_of_the_master(host, release):
     assert after not in ("0", before)
 
 
+def test_only_servers_are_given_up(host, release):
+    wanted = ("StartLimitIntervalUSec", "RestartMaxDelayUSec", "MemoryMax")
+    web = properties(host, unit(release), *wanted)
+    worker = properties(host, f"tiny-worker@{release}.service", *wanted)
+    assert web["StartLimitIntervalUSec"] == "1min"
+    assert (worker["StartLimitIntervalUSec"], worker["RestartMaxDelayUSec"]) == ("0", "5s")
+    assert "infinity" not in (web["MemoryMax"], worker["MemoryMax"])
+
+
 def test_the_migration_ran(host):
     assert host.run("journalctl -q --no-pager -u tiny-migrate").rc == 0
 
