@@ -90,6 +90,32 @@ def test_a_setting_rolls_over_standbys_first(fleet):
     eventually(lambda: in_step(fleet), 60)
 
 
+@pytest.mark.full
+def test_a_setting_of_the_object_store_rolls_and_fails_no_upload(fleet):
+    """Each member's proxy restarts behind a drain, and serves before the next one's turn."""
+
+    def started():
+        show = "systemctl show -p ActiveEnterTimestampMonotonic --value swift-proxy"
+        return {host: fleet.ssh(host, show) for host in fleet.groups["storage"]}
+
+    before, mix = started(), "app=2,write=1,object=3,file=4"
+    try:
+        with change_under_load(fleet, prove=False, mix=mix, rate=20, clients=100) as load:
+            # From 0.1: of all that object-server.conf says the least that can be changed.
+            play("site.yml", "--limit", "storage", "-e", "__swift_conn_timeout=0.2")
+        after = started()
+        assert all(after[host] != before[host] for host in before), "not restarted"
+        assert load.report["failed"] == 0, load.summary
+        assert load.report["counts"]["object"] > 100
+        assert load.report["missing"] == []
+        for host in before:
+            assert "evenkeel_drain" not in fleet.ssh(host, "nft list tables")
+    finally:
+        play("site.yml", "--limit", "storage")
+    again = play("site.yml", "--limit", "storage")
+    assert again.changed == {}, again.log
+
+
 class Writer(Meanwhile):
     """Sends numbered messages, one after the other, and keeps what was acknowledged."""
 

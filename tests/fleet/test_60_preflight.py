@@ -97,6 +97,17 @@ def test_two_tiers_that_share_a_port(inventory):
     assert "listen" in line
 
 
+def test_a_process_type_that_would_move_to_another_port(inventory):
+    """Not preflight's: a port is free to choose until something listens there."""
+    edit(inventory / "group_vars/all/app.yml", (r"listen: 8000", "listen: 8009"))
+    done = play("site.yml", inventory=inventory, code=None)
+    assert done.code != 0
+    assert done.changed == {}, done.log
+    said = " ".join(done.output.split())
+    assert "web listens on 8000" in said
+    assert "add -e accept=downtime" in said
+
+
 def test_a_full_disk(inventory):
     # The threshold moves, not the disk: these hosts share it with the machine.
     line = refused(inventory, "-e", "preflight_free_mb=900000000", "-l", "db1")

@@ -16,10 +16,10 @@ def call(scenario, entry, *arguments, hosts="all"):
     return run(["ansible", hosts, *task, *arguments], scenario)
 
 
-def converge(scenario, variables, hosts="all"):
-    """Apply the scenario's role with facts, as site.yml does; return how that ended."""
+def converge(scenario, variables, hosts="all", tasks=()):
+    """Apply the scenario's role with facts, as site.yml does, then `tasks`; return the end."""
     role = scenario.partition("-")[0]
-    play = {"hosts": hosts, "gather_facts": True, "roles": [role]}
+    play = {"hosts": hosts, "gather_facts": True, "roles": [role], "tasks": list(tasks)}
     with tempfile.NamedTemporaryFile("w", suffix=".yml") as file:
         json.dump([play], file)
         file.flush()

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tests.host.entry import call
+
 
 @pytest.fixture
 def release(host):
@@ -146,3 +148,16 @@ def test_the_manifest_names_what_was_shipped(host, release):
     assert manifest["id"] == release
     for name, digest in manifest["files"].items():
         assert host.check_output(f"sha256sum /srv/tiny/artifacts/{name}").split()[0] == digest
+
+
+def test_a_type_stays_on_its_port(host):
+    """A new type takes a port, and one that listens does not change it."""
+    types = host.ansible.get_variables()["app_processes"]
+    at_8001 = {**types["web"], "listen": 8001}
+    for given, refused in ((types, False), ({**types, "api": at_8001}, False),
+                           ({**types, "web": at_8001}, True)):  # fmt: skip
+        done = call("app", "ports", "-e", json.dumps({"app_processes": given}))
+        assert (done.returncode != 0) is refused, done.stdout + done.stderr
+    said = " ".join(done.stdout.split())
+    assert "web listens on 8000" in said
+    assert "-e accept=downtime" in said

@@ -1,5 +1,7 @@
 import pytest
 
+from tests.host.entry import converge
+
 
 def sshd(host, name):
     """Value of an option for root, as the running configuration has it."""
@@ -97,3 +99,33 @@ def test_an_interrupted_installation_was_finished(host):
 def test_no_unit_failed(host):
     failed = host.check_output("systemctl list-units --failed --plain --no-legend")
     assert failed == ""
+
+
+def test_who_is_operator_no_more_loses_keys_and_sudo(host):
+    mine = host.ansible.get_variables()
+    ada = mine["base_operators"]
+    both = {"base_operators": [*ada, {"name": "eve", "keys": ada[0]["keys"]}]}
+    done = converge("base", both, hosts=mine["inventory_hostname"])
+    assert done.returncode == 0, done.stdout
+    assert host.file("/home/eve/.ssh/authorized_keys").exists
+    for changed in (True, False):
+        done = converge("base", {"base_operators": ada}, hosts=mine["inventory_hostname"])
+        assert done.returncode == 0, done.stdout
+        assert (" changed=0 " not in done.stdout) is changed, done.stdout
+        assert not host.file("/home/eve/.ssh/authorized_keys").exists
+        assert host.run("su eve -c 'sudo -n id'").rc != 0
+        assert host.file("/home/ada/.ssh/authorized_keys").size > 0
+
+
+def test_who_connects_is_not_locked_out(host):
+    """As if root had been an operator, which is how these tests connect."""
+    mine = host.ansible.get_variables()
+    rules = "/etc/sudoers.d/evenkeel-operators"
+    before = host.check_output(f"cat {rules}")
+    try:
+        host.check_output(f"echo 'root ALL=(ALL:ALL) NOPASSWD: ALL' >> {rules}")
+        done = converge("base", {}, hosts=mine["inventory_hostname"])
+        assert done.returncode != 0
+        assert "connect as another one" in " ".join(done.stdout.split())
+    finally:
+        host.check_output(f"cat > {rules} <<'END'\n{before}\nEND")

@@ -117,3 +117,15 @@ def test_the_last_balancer_keeps_the_address_while_its_peer_is_taken_away_and_co
         assert "STATE" not in said, "it let go of the address"
     finally:
         pair[other].check_output("systemctl start keepalived")
+
+
+def test_configuration_that_an_interrupted_run_left_unloaded_is_loaded_once(pair):
+    host = pair["lb1"]
+    host.check_output("touch /etc/keepalived/keepalived.conf")
+    for loads in (1, 0):
+        began = host.check_output("sleep 1; date +%s")
+        done = converge("keepalived", {}, hosts="lb1")
+        assert done.returncode == 0, done.stdout
+        said = host.check_output(f"sleep 2; journalctl -u keepalived --since @{began}")
+        assert said.count("Reload complete") == loads, done.stdout
+    assert " changed=0 " in done.stdout

@@ -1,4 +1,5 @@
 import io
+import re
 
 import boto3
 import pytest
@@ -219,3 +220,15 @@ def test_a_new_configuration_of_the_proxy_costs_no_request(host):
         f"systemctl reload swift-proxy & for i in $(seq 60); do {ask}; sleep 0.05; done; wait"
     )
     assert set(answers.split()) == {"200"}
+
+
+def test_unattended_upgrades_leave_it_alone(host):
+    dump = host.check_output("apt-config dump Unattended-Upgrade::Package-Blacklist")
+    patterns = re.findall(r'::Package-Blacklist:: "(.+)";', dump)
+    listed = host.check_output(
+        "dpkg-query --show --showformat '${db:Status-Status} ${Package}\\n' '*swift*'"
+    )
+    ours = [line.split()[1] for line in listed.splitlines() if line.startswith("installed ")]
+    assert {"swift-proxy", "swift-object", "python3-swift"} <= set(ours)
+    # As unattended-upgrades matches them: from the beginning of the name.
+    assert not [name for name in ours if not any(re.match(each, name) for each in patterns)]
