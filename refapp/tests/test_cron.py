@@ -124,6 +124,27 @@ def test_ticks_that_nobody_enqueued_are_made_up_for(app, sql, cron):
     assert sql("SELECT count(*) FROM jobs")[0][0] in (count, count + 1)
 
 
+def test_a_tick_is_enqueued_though_its_connection_was_lost(app, sql, cron, lose_the_database):
+    ticker = Ticker(db, "host", [Schedule("lost", "* * * * *", "pulse", ttl=600)])
+    eventually(lambda: ticker.step() or sql("SELECT name FROM cron_schedules") == [("lost",)])
+    assert lose_the_database == []
+    sql("UPDATE cron_schedules SET last_tick = now() - interval '90 s'")
+    ticker.step()
+    assert lose_the_database
+    [(ticks,)] = sql("SELECT count(*) FROM cron_ticks WHERE name = 'lost'")
+    assert ticks in (1, 2)
+    assert sql("SELECT count(*) FROM procrastinate_jobs WHERE args ->> 'kind' = 'pulse'") == [
+        (ticks,)
+    ]
+
+
+def test_the_clock_goes_on_whatever_a_step_meets(cron):
+    """It ends with its process, and systemd starts that a few times only."""
+    process = cron("cron1", "-c", EVERY_SECOND.replace('"pulse"', '"nothing"'))
+    eventually(lambda: len(process.said("no step")) > 1)
+    assert process.alive()
+
+
 def test_the_schedule_names_kinds_that_there_are():
     assert {schedule.kind for schedule in SCHEDULES} <= set(KINDS)
     assert len({schedule.name for schedule in SCHEDULES}) == len(SCHEDULES)

@@ -6,7 +6,7 @@ import time
 import uuid
 
 import pytest
-from conftest import make_token
+from conftest import connect, make_token
 from refapp.jobs.delivery import LONGEST, backoff
 from workers import eventually
 
@@ -131,6 +131,42 @@ def test_a_job_whose_process_dies_has_failed(work, submit, look, until):
     os.kill(child, signal.SIGKILL)
     assert until("dead", job)["error"] == "process ended with -9"
     until("done", submit())
+
+
+@pytest.fixture
+def slow_item(sql, item):
+    """An item whose sales take longer to record than a statement may take."""
+    sql(
+        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql "
+        "AS 'BEGIN PERFORM pg_sleep(3); RETURN NEW; END';"
+        "CREATE TRIGGER dawdle BEFORE INSERT ON sales FOR EACH ROW "
+        f"WHEN (NEW.item = '{item}') EXECUTE FUNCTION dawdle()"
+    )
+    yield item
+    sql("DROP FUNCTION dawdle CASCADE")
+
+
+def test_a_job_whose_statement_is_always_too_slow_dies(work, submit, until, slow_item):
+    """The database is there: waiting for it would be for ever, and each try loads it."""
+    work(WEB_CONCURRENCY="1")
+    sales = [{"item": slow_item, "amount": 1}]
+    dead = until("dead", submit("sales-import", args={"sales": sales}, max_attempts=2))
+    assert (dead["failures"], dead["error"]) == (2, "TooSlow")
+
+
+def test_a_job_is_accepted_though_its_connection_was_lost(submit, sql, lose_the_database):
+    job = submit(key=uuid.uuid4().hex)
+    assert lose_the_database
+    wanted = "SELECT count(*) FROM procrastinate_jobs WHERE args ->> 'job' = %s"
+    assert sql(wanted, job["id"]) == [(1,)]
+    assert sql("SELECT count(*) FROM jobs WHERE id = %s", uuid.UUID(job["id"])) == [(1,)]
+
+
+def test_a_queue_that_is_locked_is_away_for_now(submit, database):
+    with connect(database) as connection, connection.transaction():
+        connection.execute("LOCK procrastinate_jobs")
+        submit(status=503)
+    submit()
 
 
 def test_a_key_is_one_job(submit, sql):

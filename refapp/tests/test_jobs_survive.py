@@ -9,6 +9,7 @@ import uuid
 
 import pytest
 from amounts import amount
+from conftest import connect
 from refapp.sales import total_path
 from workers import eventually
 
@@ -125,6 +126,24 @@ def test_a_stopping_worker_hands_back_what_it_can_not_finish(work, submit, until
     work("next")
     assert until("done", job)["result"] == {"starts": 2}
     until("dead", stuck)
+
+
+def test_a_sweep_that_meets_a_lock_costs_no_job(work, submit, until, database, sql):
+    other = uuid.UUID(submit(delay=3600)["id"])
+    entry = sql("SELECT delivery FROM jobs WHERE id = %s", other)[0]
+    sql(
+        "UPDATE procrastinate_jobs SET status = 'doing' WHERE id = %s", *entry
+    )  # and lost: no worker
+    with connect(database) as connection:
+        with connection.transaction():
+            connection.execute("SELECT FROM procrastinate_jobs WHERE id = %s FOR UPDATE", entry)
+            worker = work(REFAPP_JOB_GRACE="1")
+            job = submit(args={"seconds": 6})
+            until("running", job)
+            eventually(lambda: worker.said("no sweep"))
+            assert until("done", job)["result"] == {"starts": 1}
+        assert not worker.said("worker starts over")
+        eventually(lambda: [line["job"] for line in worker.said("job taken over")] == [str(other)])
 
 
 def test_work_goes_on_after_an_outage_of_the_database(work, imports, postgres, sql, item):

@@ -1,10 +1,12 @@
 """Migrations run once, whoever starts them; older and newer releases agree on readiness."""
 
+import time
 from importlib.resources import files
 
 import psycopg
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from conftest import ADMIN_PASSWORD, ROOT, make_database, make_environ, migrate
@@ -73,6 +75,44 @@ def test_an_older_release_stays_ready_after_a_newer_one_migrated(fresh, monkeypa
         schema.check(fresh)
     monkeypatch.setattr(schema, "revisions", lambda: ["0000"])
     schema.check(fresh)
+
+
+def migrate_to(engine, revision):
+    config = schema.alembic_config()
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        connection.commit()
+
+
+def test_a_migration_that_waits_for_a_busy_table_lets_requests_through(fresh, postgres):
+    """Who needs the table queues behind it, and gives up after 1.5 s."""
+    migrate_to(fresh, "0003")
+    url = f"host=127.0.0.1 port={postgres.port} user=refapp dbname={fresh.url.database}"
+    with psycopg.connect(url) as busy:
+        busy.execute("SELECT FROM logins")
+        process = migrate(environ_of(fresh))
+        until = time.monotonic() + 8
+        while process.poll() is None:
+            with fresh.connect() as connection:  # as requests do; it raises what they would meet
+                connection.execute(sa.text("SELECT FROM logins"))
+            if time.monotonic() > until:
+                busy.rollback()
+            time.sleep(0.05)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert "waiting for a busy table" in output
+    schema.check(fresh)
+
+
+def test_what_an_interrupted_migration_left_of_an_index_is_replaced(fresh):
+    migrate_to(fresh, "0005")
+    with fresh.begin() as connection:
+        connection.execute(sa.text("CREATE INDEX jobs_kind_finished_at ON jobs (kind)"))
+    migrate_to(fresh, "0006")
+    with fresh.connect() as connection:
+        index = "SELECT pg_get_indexdef('jobs_kind_finished_at'::regclass)"
+        assert "(kind, finished_at)" in connection.scalar(sa.text(index))
 
 
 def test_refuses_without_the_admins_password(fresh):

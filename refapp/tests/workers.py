@@ -10,6 +10,8 @@ import time
 import uuid
 
 import pytest
+import sqlalchemy as sa
+from refapp.jobs import queue
 
 
 class Process:
@@ -138,3 +140,18 @@ def until(look):
         return eventually(lambda: (now := look(job))["state"] == state and now, seconds)
 
     return until
+
+
+@pytest.fixture
+def lose_the_database(monkeypatch, sql):
+    """Have the first delivery of a job meet the end of its connection, as in a failover."""
+    lost, deliver = [], queue.deliver
+
+    def lose(session, job):
+        if not lost:
+            lost.append(session.scalar(sa.text("SELECT pg_backend_pid()")))
+            assert sql("SELECT pg_terminate_backend(%s, 5000)", lost[0]) == [(True,)]
+        return deliver(session, job)
+
+    monkeypatch.setattr(queue, "deliver", lose)
+    return lost

@@ -55,6 +55,10 @@ class Unavailable(ServiceUnavailable):
         super().__init__(description, retry_after=1)
 
 
+class TooSlow(Unavailable):
+    """A statement ran into its time limit; whoever repeats it for ever never gets further."""
+
+
 class Database:
     """Engine and transactions, without a connection until the first query."""
 
@@ -101,6 +105,8 @@ class Database:
                     if not away and not isinstance(error.orig, (*REPEATABLE, *_SLOW)):
                         raise
                     self._failing = self._failing or away
+                    if isinstance(error.orig, pg.QueryCanceled):
+                        raise TooSlow from error
                     if isinstance(error.orig, _SLOW) or (committing and not idempotent):
                         raise Unavailable from error
                     patience.wait(error)

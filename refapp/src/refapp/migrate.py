@@ -11,6 +11,7 @@ import time
 
 import sqlalchemy as sa
 from alembic import command
+from psycopg import errors as pg
 
 from . import config as settings
 from . import logs, seeds
@@ -21,8 +22,9 @@ log = logging.getLogger("refapp.migrate")
 
 LOCK = 0x5EFA  # any number, the same in every release
 PATIENCE = 120  # seconds for another migration to end, or for the database to come up
-# Waiting longer for a lock on a busy table would queue every request behind the migration.
-SESSION = {"lock_timeout": 5000, "statement_timeout": 0}
+# Whoever needs a busy table queues behind a migration that waits for it, and requests give up
+# after 1.5 s (db.py). But an autovacuum gives way only to who waits for 1 s (deadlock_timeout).
+SESSION = {"lock_timeout": 1200, "statement_timeout": 0}
 
 
 def main():
@@ -67,11 +69,21 @@ def lock(connection):
 
 
 def upgrade(connection):
-    """Run the migrations that this database has not seen, all or none."""
+    """Run the migrations that this database has not seen, each in a transaction of its own."""
     config = alembic_config()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-    connection.commit()
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            command.upgrade(config, "head")
+            connection.commit()
+            break
+        except sa.exc.OperationalError as error:
+            if not isinstance(error.orig, pg.LockNotAvailable) or time.monotonic() > deadline:
+                raise
+            connection.rollback()
+            log.info("waiting for a busy table")
+            time.sleep(1)  # what queued behind us goes first
     log.info("schema is up to date")
 
 

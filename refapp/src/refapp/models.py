@@ -116,6 +116,7 @@ class Job(Base):
     __table_args__ = (
         sa.Index("jobs_state_number", "state", "number"),
         sa.Index("jobs_user_id_number", "user_id", "number"),
+        sa.Index("jobs_kind_finished_at", "kind", "finished_at"),
     )
 
     id: orm.Mapped[uuid.UUID] = orm.mapped_column(primary_key=True, default=uuid.uuid4)

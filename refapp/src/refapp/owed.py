@@ -3,7 +3,6 @@
 import threading
 import time
 
-from .extensions import redis
 from .redis import AwayError
 
 PAUSE = 0.2  # seconds between two attempts
@@ -13,7 +12,7 @@ class Owed:
     """Tells Redis as soon as it is back, in a thread that ends when all is told."""
 
     def __init__(self, tell, seconds):
-        """Take tell(client, item), and for how long the news of an item matter."""
+        """Take tell(item), which raises AwayError, and for how long the news of an item matter."""
         self._tell = tell
         self._seconds = seconds
         self._items = {}
@@ -38,7 +37,7 @@ class Owed:
                 items = dict(self._items)
             for item, until in items.items():
                 try:
-                    redis.insist(lambda client, item=item: self._tell(client, item))
+                    self._tell(item)
                 except AwayError:
                     if time.monotonic() < until:
                         break

@@ -70,26 +70,25 @@ class Redis:
             self._drop(error)
             raise AwayError from error
 
-    def replicated(self, command):
-        """Return what command(client), one command, answers, once its write can't be lost.
+    def replicated(self, command, insist=False):
+        """Return the answer of command(client)'s last command, once its writes can't be lost.
 
         A tier with replicas refuses writes that none of them would get, but answers before one
-        has them. Raises AwayError when no replica confirms within COPY; the write may be there.
+        has them. Raises AwayError when no replica confirms within COPY; the writes may be there.
         """
 
         def write(client):
             wanted = min(self._min_replicas(client), 1)
-            if not wanted:
-                return command(client)
             pipeline = client.pipeline(transaction=False)
             command(pipeline)
-            pipeline.wait(wanted, COPY)
-            result, copies = pipeline.execute()
-            if copies < wanted:
+            if wanted:
+                pipeline.wait(wanted, COPY)
+            answers = pipeline.execute()
+            if wanted and answers.pop() < wanted:
                 raise NotReplicatedError
-            return result
+            return answers[-1]
 
-        return self.run(write)
+        return (self.insist if insist else self.run)(write)
 
     def _min_replicas(self, client):
         if time.monotonic() > self._replicas_until:

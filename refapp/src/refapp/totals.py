@@ -114,4 +114,4 @@ def key(item):
     return f"refapp:total:{item}"
 
 
-owed = Owed(bury, TTL)
+owed = Owed(lambda item: redis.insist(lambda client: bury(client, item)), TTL)

@@ -14,6 +14,7 @@ import sys
 import psycopg
 from procrastinate import exceptions
 from procrastinate.worker import Worker
+from psycopg import errors as pg
 
 from . import logs
 from .extensions import settings
@@ -28,6 +29,8 @@ POLL = 0.5  # seconds between two looks at an empty queue
 HEARTBEAT = 3.0  # seconds
 STALLED = 10.0  # seconds without a heartbeat, after which others take a worker's jobs over
 SWEEP = 2.0  # seconds between two looks for such jobs
+# Ends of a statement that the database and the worker's jobs survive.
+BUSY = (pg.QueryCanceled, pg.LockNotAvailable, pg.DeadlockDetected, pg.SerializationFailure)
 REST = 1.0  # seconds between two tries to reach the database
 
 
@@ -59,7 +62,9 @@ async def work(app, concurrency, grace, stopping):
     finally:
         for task in others:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        for error in await asyncio.gather(*others, return_exceptions=True):
+            if isinstance(error, Exception):
+                log.warning("worker starts over", extra={"error": cause(error)})
 
 
 async def stay_alive(app, worker):
@@ -73,9 +78,19 @@ async def stay_alive(app, worker):
 async def take_over(app):
     """Deliver again what dead workers had in hand, now and then."""
     while True:
-        for job in await broker.take_over(app, STALLED):
-            log.warning("job taken over", extra={"job": job})
+        try:
+            for job in await broker.take_over(app, STALLED):
+                log.warning("job taken over", extra={"job": job})
+        except exceptions.ConnectorException as error:
+            if not isinstance(error.__cause__, BUSY):
+                raise
+            log.warning("no sweep", extra={"error": cause(error)})
         await asyncio.sleep(SWEEP)
+
+
+def cause(error):
+    """Return the name of what Procrastinate's error stands for."""
+    return type(error.__cause__ or error).__name__
 
 
 async def main(config):
@@ -93,7 +108,7 @@ async def main(config):
             async with pool, app.open_async(pool):
                 await work(app, concurrency, config["JOB_GRACE"], stopping)
         except (exceptions.ConnectorException, psycopg.Error) as error:
-            log.warning("database lost", extra={"error": type(error).__name__})
+            log.warning("database lost", extra={"error": cause(error)})
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), REST)
     executor.close()

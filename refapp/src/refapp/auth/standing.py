@@ -2,8 +2,9 @@
 
 PostgreSQL knows; Redis remembers its answers, so that a request costs one GET. An answer that is
 lost with Redis is asked for again, and while Redis is away each request asks PostgreSQL: logging
-out holds in any case. A logout that Redis could not be told is told again until it is; only when
-this process dies before may an older "yes" be believed, for YES seconds at most.
+out holds in any case. A logout that Redis could not be told, or that a failover might undo, is told
+again until it is sure; only when this process dies before may an older "yes" be believed, for YES
+seconds at most.
 """
 
 import contextlib
@@ -54,18 +55,20 @@ def those_that_stand(login_ids):
 def ended(login_ids):
     """Tell every process at once; called when the database has committed it."""
     try:
-        # Others may use Redis although a command of this process has just failed.
-        redis.insist(lambda client: announce(client, login_ids))
+        announce(login_ids)
     except AwayError:
         owed.add(tuple(login_ids))
 
 
-def announce(client, login_ids):
-    """Write the new answers in one round trip."""
-    pipeline = client.pipeline(transaction=False)
-    for login_id in login_ids:
-        pipeline.set(key(login_id), "no", ex=NO)
-    pipeline.execute()
+def announce(login_ids):
+    """Write the new answers in one round trip; raises AwayError unless a failover keeps them."""
+
+    def write(client):
+        for login_id in login_ids:
+            client.set(key(login_id), "no", ex=NO)
+
+    # Others may use Redis although a command of this process has just failed.
+    redis.replicated(write, insist=True)
 
 
 owed = Owed(announce, YES)

@@ -30,6 +30,8 @@ def main(app, schedules=SCHEDULES):
             ticker.step()
         except (Unavailable, SQLAlchemyError) as error:  # the clock goes on
             log.warning("no step", extra={"error": type(error).__name__})
+        except Exception:  # of one schedule, say; another process may lead now
+            log.exception("no step")
     with contextlib.suppress(Unavailable, SQLAlchemyError):
         ticker.resign()
 

@@ -3,16 +3,24 @@
 import uuid
 from datetime import timedelta
 
-import procrastinate
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from ..models import Job, now
 from .work import KINDS
 
 TASK = "refapp.job"  # the one task of the queue; a job's kind says what it does
 QUEUE = "jobs"
-# Never opened: it only writes on the connections of our own transactions.
-entries = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
+# What Procrastinate's own `defer` executes. By our session: what the database refuses, a lock or
+# more time, is then an error that db.run knows.
+DELIVER = sa.text("""
+SELECT (procrastinate_defer_jobs_v1(ARRAY[ROW(
+    :queue, :task, :priority, NULL, NULL, :args, :due
+)::procrastinate_job_to_defer_v1]))[1]
+""").bindparams(
+    sa.bindparam("args", type_=postgresql.JSONB),
+    sa.bindparam("due", type_=sa.DateTime(timezone=True)),
+)
 
 
 def describe(kind, args, *, user_id=None, priority=0, delay=0, ttl=None, **limits):
@@ -63,11 +71,11 @@ def retry(session, job_id):
 
 def deliver(session, job):
     """Make a queue entry for a job; return its id."""
-    entry = entries.configure_task(
-        TASK,
-        queue=QUEUE,
-        priority=job.priority,
-        schedule_at=job.run_at if job.run_at > now() else None,
-        connection=session.connection().connection.driver_connection,
-    )
-    return entry.defer(job=str(job.id), kind=job.kind)
+    values = {
+        "queue": QUEUE,
+        "task": TASK,
+        "priority": job.priority,
+        "args": {"job": str(job.id), "kind": job.kind},
+        "due": job.run_at if job.run_at > now() else None,
+    }
+    return session.scalar(DELIVER, values)

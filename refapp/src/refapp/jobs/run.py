@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from werkzeug.exceptions import ServiceUnavailable
 
+from ..db import TooSlow
 from ..extensions import db, edge, settings
 from ..factory import create_app
 from ..models import Job
@@ -92,6 +93,8 @@ def perform(order):
         kind.after(**args)
     except SupersededError:
         return "superseded", None
+    except TooSlow as error:  # as it may be each time
+        return "failed", type(error).__name__
     except (ServiceUnavailable, AwayError) as error:
         return "away", type(error).__name__
     except JobError as error:
