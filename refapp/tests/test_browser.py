@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 from balancer import Balancer
-from conftest import ADMIN_PASSWORD, forget_settings
+from conftest import ADMIN_PASSWORD, forget_settings, make_token
 from pictures import make_picture
 from visitor import read_axe, visitors
 from web import Web
@@ -97,6 +98,31 @@ def test_a_message_is_read_in_another_browser(visit, admin):
     admin.say(text)
     assert (admin.read(text), reader.read(text)) == (1, 1)
     assert admin.complaints() == reader.complaints() == []
+
+
+def test_a_client_id_that_two_use_hides_neither_message(site, admin):
+    def post(name, text):
+        headers = {"Authorization": f"Bearer {make_token(name)}", "Idempotency-Key": key}
+        answer = requests.post(
+            f"{site.url}/messages",
+            json={"text": text},
+            headers=headers,
+            verify=site.certificate,
+            timeout=10,
+        )
+        assert answer.status_code == 201, answer.text
+
+    key = f"both-{time.time()}"
+    texts = [f"{name} says {key}" for name in ("one", "other")]
+    admin.come_online()
+    for text in texts:
+        post(text.split()[0], text)
+        admin.read(text)
+    shown = [each.text for each in admin.all("#messages .message .text")]
+    assert [text for text in shown if text in texts] == texts
+    admin.open()
+    assert [admin.read(text) for text in texts] == [1, 1], "after a reload, too"
+    assert admin.complaints() == []
 
 
 def test_a_picture_is_uploaded_and_seen(admin, tmp_path, object_store):
