@@ -18,6 +18,16 @@ from workers import Process
 
 RELEASE = "0123456789ab"
 ENDLESS = ", ".join(str(even) for even in range(2, 82, 2))  # none of them add up to 801
+# What live regions say in five seconds.
+ANNOUNCED = """
+const told = [];
+const observer = new MutationObserver((changes) => told.push(...changes.map(
+  ({ target }) => (target.parentElement ?? target).textContent)));
+for (const region of document.querySelectorAll(
+  "[role=status], [role=alert], [role=log], [aria-live]"))
+  observer.observe(region, { subtree: true, childList: true, characterData: true });
+setTimeout(() => arguments[0](told), 5000);
+"""
 SCREENSHOTS = Path(__file__).resolve().parents[2] / ".lab/screenshots"
 
 
@@ -123,6 +133,15 @@ def test_a_client_id_that_two_use_hides_neither_message(site, admin):
     admin.open()
     assert [admin.read(text) for text in texts] == [1, 1], "after a reload, too"
     assert admin.complaints() == []
+
+
+def test_a_screen_reader_is_left_in_peace(admin):
+    """Nothing happens, so there is nothing to tell; the requests go on."""
+    admin.come_online()
+    before = admin.text("#requests .sum")
+    told = admin.browser.execute_async_script(ANNOUNCED)
+    assert len(told) <= 2, told
+    assert admin.text("#requests .sum") != before
 
 
 def test_a_picture_is_uploaded_and_seen(admin, tmp_path, object_store):
