@@ -11,6 +11,7 @@ import socketio
 from conftest import ADMIN_PASSWORD, make_token
 from people import connect, end, until
 from realtime_hosts import disperse, gather, talk
+from refapp.messages import MOST
 from services import send
 
 
@@ -156,6 +157,38 @@ def test_what_is_sent_again_elsewhere_is_not_doubled(hosts):
         await disperse([listener])
 
     talk(work())
+
+
+def test_a_user_has_a_bound_for_the_whole_fleet(hosts, client, store):
+    name = uuid.uuid4().hex
+    token, other = make_token(name), make_token()
+    user = uuid.uuid5(uuid.NAMESPACE_DNS, name)
+    store.set(f"refapp:said:{user}", MOST - 1, ex=60)
+
+    async def say(port, token, client_id):
+        visitor = socketio.AsyncClient(reconnection=False)
+        await connect(visitor, port, token)
+        answer = await visitor.call("send", {"client_id": client_id, "text": "x"})
+        await end(visitor)
+        return answer
+
+    async def work():
+        here, there = hosts.ports
+        first = await say(here, token, "first")
+        refused = await say(there, token, "second")
+        assert refused["status"] == 429
+        assert 0 < refused["retry_after"] <= 60
+        assert await say(there, token, "first") == first, "what is kept is said to be"
+        assert "id" in await say(there, other, uuid.uuid4().hex)
+
+    talk(work())
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = client.post("/messages", json={"text": "x"}, headers=headers)
+    assert answer.status_code == 429
+    assert 0 < int(answer.headers["Retry-After"]) <= 60
+    store.delete(f"refapp:said:{user}")
+    assert client.post("/messages", json={"text": "x"}, headers=headers).status_code == 201
+    assert 0 < store.ttl(f"refapp:said:{user}") <= 60
 
 
 WRONG = [

@@ -5,6 +5,10 @@ import { attempt, time } from "../tools.js";
 
 const SHOWN = 100;
 const AGAIN = 2000; // ms after which it tries again where the library does not by itself
+const REFUSED = {
+  403: "Messages are closed for now.",
+  429: "Too many messages. Please wait a minute.",
+};
 
 export default () => ({
   messages: [],
@@ -81,8 +85,7 @@ export default () => ({
     this.emit("send", { client_id, text }, (answer) => {
       if (!answer.status) return; // kept; it comes back as everybody gets it
       this.forget(client_id);
-      this.problem =
-        answer.status === 403 ? "Messages are closed for now." : "The message was refused.";
+      this.problem = REFUSED[answer.status] ?? "The message was refused.";
     });
   },
 
