@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 from balancer import Balancer
-from conftest import ADMIN_PASSWORD, forget_settings
+from conftest import ADMIN_PASSWORD, forget_settings, make_token
 from pictures import make_picture
 from visitor import read_axe, visitors
 from web import Web
@@ -17,6 +18,16 @@ from workers import Process
 
 RELEASE = "0123456789ab"
 ENDLESS = ", ".join(str(even) for even in range(2, 82, 2))  # none of them add up to 801
+# What live regions say in five seconds.
+ANNOUNCED = """
+const told = [];
+const observer = new MutationObserver((changes) => told.push(...changes.map(
+  ({ target }) => (target.parentElement ?? target).textContent)));
+for (const region of document.querySelectorAll(
+  "[role=status], [role=alert], [role=log], [aria-live]"))
+  observer.observe(region, { subtree: true, childList: true, characterData: true });
+setTimeout(() => arguments[0](told), 5000);
+"""
 SCREENSHOTS = Path(__file__).resolve().parents[2] / ".lab/screenshots"
 
 
@@ -97,6 +108,40 @@ def test_a_message_is_read_in_another_browser(visit, admin):
     admin.say(text)
     assert (admin.read(text), reader.read(text)) == (1, 1)
     assert admin.complaints() == reader.complaints() == []
+
+
+def test_a_client_id_that_two_use_hides_neither_message(site, admin):
+    def post(name, text):
+        headers = {"Authorization": f"Bearer {make_token(name)}", "Idempotency-Key": key}
+        answer = requests.post(
+            f"{site.url}/messages",
+            json={"text": text},
+            headers=headers,
+            verify=site.certificate,
+            timeout=10,
+        )
+        assert answer.status_code == 201, answer.text
+
+    key = f"both-{time.time()}"
+    texts = [f"{name} says {key}" for name in ("one", "other")]
+    admin.come_online()
+    for text in texts:
+        post(text.split()[0], text)
+        admin.read(text)
+    shown = [each.text for each in admin.all("#messages .message .text")]
+    assert [text for text in shown if text in texts] == texts
+    admin.open()
+    assert [admin.read(text) for text in texts] == [1, 1], "after a reload, too"
+    assert admin.complaints() == []
+
+
+def test_a_screen_reader_is_left_in_peace(admin):
+    """Nothing happens, so there is nothing to tell; the requests go on."""
+    admin.come_online()
+    before = admin.text("#requests .sum")
+    told = admin.browser.execute_async_script(ANNOUNCED)
+    assert len(told) <= 2, told
+    assert admin.text("#requests .sum") != before
 
 
 def test_a_picture_is_uploaded_and_seen(admin, tmp_path, object_store):

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import time
 import uuid
 
+import aiohttp
 import pytest
 import socketio
 from conftest import ADMIN_PASSWORD, make_token
 from people import connect, end, until
 from realtime_hosts import disperse, gather, talk
+from refapp.messages import MOST
 from services import send
 
 
@@ -156,6 +159,38 @@ def test_what_is_sent_again_elsewhere_is_not_doubled(hosts):
     talk(work())
 
 
+def test_a_user_has_a_bound_for_the_whole_fleet(hosts, client, store):
+    name = uuid.uuid4().hex
+    token, other = make_token(name), make_token()
+    user = uuid.uuid5(uuid.NAMESPACE_DNS, name)
+    store.set(f"refapp:said:{user}", MOST - 1, ex=60)
+
+    async def say(port, token, client_id):
+        visitor = socketio.AsyncClient(reconnection=False)
+        await connect(visitor, port, token)
+        answer = await visitor.call("send", {"client_id": client_id, "text": "x"})
+        await end(visitor)
+        return answer
+
+    async def work():
+        here, there = hosts.ports
+        first = await say(here, token, "first")
+        refused = await say(there, token, "second")
+        assert refused["status"] == 429
+        assert 0 < refused["retry_after"] <= 60
+        assert await say(there, token, "first") == first, "what is kept is said to be"
+        assert "id" in await say(there, other, uuid.uuid4().hex)
+
+    talk(work())
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = client.post("/messages", json={"text": "x"}, headers=headers)
+    assert answer.status_code == 429
+    assert 0 < int(answer.headers["Retry-After"]) <= 60
+    store.delete(f"refapp:said:{user}")
+    assert client.post("/messages", json={"text": "x"}, headers=headers).status_code == 201
+    assert 0 < store.ttl(f"refapp:said:{user}") <= 60
+
+
 WRONG = [
     ({"client_id": "a"}, "text"),
     ({"client_id": "a", "text": ""}, "text"),
@@ -192,5 +227,54 @@ def test_a_token_that_expires_ends_the_connection(hosts):
         await connect(client, hosts.ports[0], make_token(seconds=2))
         await until(lambda: told == ["expired", "disconnect"], 10)
         await end(client)
+
+    talk(work())
+
+
+@pytest.fixture
+def realtime(start):
+    """One process with four threads, each of which a connection takes."""
+    changes = {"APP_PROCESS": "realtime"}
+    options = ("--threads", "4")
+    app = "refapp.realtime.wsgi:app"
+    return start("four", changes=changes, workers=1, app=app, options=options)
+
+
+async def linger(port, says=None):
+    """Stay connected, with nothing but answers to pings; returns for how long that went well."""
+    url = f"http://127.0.0.1:{port}/socket.io/?EIO=4&transport=websocket"
+    async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+        began = time.monotonic()
+        if says:
+            await socket.send_str(f"40{json.dumps({'token': says})}")
+        async for packet in socket:
+            if packet.data == "2":
+                await socket.send_str("3")
+        return time.monotonic() - began
+
+
+def test_who_shows_no_good_token_does_not_keep_a_thread(realtime):
+    async def work():
+        tokens = (None, "a.b.c", make_token(seconds=2), None)
+        strangers = [asyncio.create_task(linger(realtime.port, each)) for each in tokens]
+        await asyncio.sleep(1)
+        assert await asyncio.to_thread(realtime.probe) is None, "they have every thread"
+        stayed = await asyncio.wait_for(asyncio.gather(*strangers), 30)
+        assert min(stayed) > 8, "a slow client has time to show a token"
+        assert max(stayed[0], stayed[1], stayed[3]) < 15
+        assert 11 < stayed[2] < 19, "from when its token had expired"
+        assert await asyncio.to_thread(realtime.probe) == 200
+
+    talk(work())
+
+
+def test_who_shows_no_good_token_does_not_delay_a_stop(realtime):
+    async def work():
+        strangers = [asyncio.create_task(linger(realtime.port, each)) for each in (None, "a.b.c")]
+        await asyncio.sleep(1)
+        began = time.monotonic()
+        assert await asyncio.to_thread(realtime.stop) == 0
+        assert time.monotonic() - began < 10
+        await asyncio.gather(*strangers)
 
     talk(work())

@@ -127,6 +127,13 @@ def test_every_request_has_an_id_of_its_own(fleet):
     assert all(len(found) >= 16 for found in seen)
 
 
+@pytest.mark.parametrize("given", ["Root=1-5f84c3a1-0b", "x" * 128], ids=["sign", "long"])
+def test_a_request_keeps_the_id_it_came_with(fleet, given):
+    answer = fleet.get("/nowhere", headers={"X-Request-ID": given})
+    assert answer.headers["X-Request-ID"] == given, "the balancer's"
+    assert answer.json()["request_id"] == given, "the app's"
+
+
 def test_every_app_host_answers(fleet):
     hosts, releases = fleet.answering(60)
     assert hosts == set(fleet.groups["app"])

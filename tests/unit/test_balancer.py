@@ -46,3 +46,12 @@ def test_the_method_stands_before_kept_connections(balance):
     if balance:
         assert lines.index(f"{group['balance']};") < lines.index("keepalive 2;")
     assert ";" not in lines, "an empty line that ends nothing"
+
+
+@pytest.mark.parametrize("limit", [0, 7])
+def test_websockets_of_an_address_are_limited_or_not(limit):
+    site = Renderer("lab", "balancer").render(
+        "balancer.conf.j2", {"balancer_websocket_limit": limit}
+    )
+    assert site.count("limit_conn_zone $balancer_websocket_from") == (limit > 0)
+    assert re.findall(r"limit_conn balancer_websockets (\d+);", site) == ["7"] * (limit > 0)

@@ -6,6 +6,7 @@ from flask import g
 from flask_jwt_extended import get_jwt
 from marshmallow import Schema, fields, validate
 from webargs.flaskparser import abort
+from werkzeug.exceptions import TooManyRequests
 
 from . import idempotency, messages
 from .api import Blueprint
@@ -54,7 +55,7 @@ def closed_for(claims):
     headers={"Idempotency-Replayed": {"schema": {"type": "string", "enum": ["true"]}}},
     schema=messages.MessageOut,
 )
-@bp.problems(400, 403, 413, 415, 422, 503)
+@bp.problems(400, 403, 413, 415, 422, 429, 503)
 def create(header, given):
     """Send a message to everyone. The answer of 201 means that a failover can't lose it."""
     if closed_for(get_jwt()):
@@ -64,6 +65,8 @@ def create(header, given):
         sent, replayed = messages.add(user_id(), g.username, key, given["text"])
     except AwayError:
         raise Unavailable from None
+    except messages.TooManyError as error:
+        raise TooManyRequests("Too many messages.", retry_after=error.retry_after) from None
     except messages.ReusedError:
         abort(422, errors={"headers": {"Idempotency-Key": ["Used for another message."]}})
     answer = messages.MessageOut().load(sent)

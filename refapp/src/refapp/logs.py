@@ -17,7 +17,8 @@ from .redact import redact
 log = logging.getLogger(__name__)
 access = logging.getLogger("refapp.access")
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+# All that the balancer lets through: it keeps the same one in its log and in the answer.
+REQUEST_ID = re.compile(r"[A-Za-z0-9._=-]{1,128}\Z")
 queued = None  # the handler of every logger, once configured
 # At DEBUG botocore and its HTTP client say more than they should.
 CHATTER = ("botocore", "urllib3", "alembic.runtime.plugins", "procrastinate")

@@ -17,6 +17,8 @@ STREAM = "refapp:messages"
 KEEP = 10_000  # messages; Redis trims in blocks, so up to a hundred more
 REMEMBER = 3600  # seconds in which a message sent again is known; each costs 150 bytes
 PAGE = 500  # messages read at a time
+WINDOW = 60  # seconds
+MOST = 3_000  # new messages of a user in it: to remember an hour of them takes below 100 MB
 # What is known is written to again: a write that a replica confirms confirms the earlier one.
 ADD = """
 local known = redis.call('GET', KEYS[2])
@@ -24,7 +26,12 @@ if known then
   redis.call('EXPIRE', KEYS[2], ARGV[2])
   return known
 end
-local id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, 4))
+if tonumber(redis.call('GET', KEYS[3]) or 0) >= tonumber(ARGV[5]) then
+  return redis.call('TTL', KEYS[3])
+end
+redis.call('SET', KEYS[3], 0, 'EX', ARGV[4], 'NX')
+redis.call('INCR', KEYS[3])
+local id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, 6))
 redis.call('SET', KEYS[2], id .. ' ' .. ARGV[3], 'EX', ARGV[2])
 return id
 """
@@ -56,18 +63,27 @@ class ReusedError(Exception):
     """The sender used this client_id for another message."""
 
 
+class TooManyError(Exception):
+    """The sender has said as much as anybody may, and has to wait for `retry_after` seconds."""
+
+    def __init__(self, retry_after):
+        super().__init__()
+        self.retry_after = max(1, retry_after)
+
+
 def add(user_id, sender, client_id, text):
     """Keep a message; return it and whether it was there already.
 
-    Safe to repeat. Raises AwayError when it isn't known to be kept, ReusedError.
+    Safe to repeat. Raises AwayError when it isn't known to be kept, ReusedError, TooManyError.
     """
     print_ = hashlib.sha256(text.encode()).hexdigest()[:16]
     values = {"sender": sender, "client_id": client_id, "text": text}
     flat = [word for pair in values.items() for word in pair]
-    sent = f"refapp:sent:{user_id}:{client_id}"
-    answer = redis.replicated(
-        lambda client: client.eval(ADD, 2, STREAM, sent, KEEP, REMEMBER, print_, *flat)
-    )
+    keys = [STREAM, f"refapp:sent:{user_id}:{client_id}", f"refapp:said:{user_id}"]
+    bounds = [KEEP, REMEMBER, print_, WINDOW, MOST]
+    answer = redis.replicated(lambda client: client.eval(ADD, len(keys), *keys, *bounds, *flat))
+    if isinstance(answer, int):
+        raise TooManyError(answer)
     entry_id, _, known = answer.partition(" ")
     if known and known != print_:
         raise ReusedError

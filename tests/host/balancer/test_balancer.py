@@ -57,18 +57,40 @@ def test_another_name_is_not_served(host):
     assert host.check_output(f"{code} {resolve} https://www.example.com/a") == "200"
 
 
-def test_a_websocket_is_passed_on(host):
-    """The backend agrees to the upgrade, and sends back the five bytes that come after it."""
+def websocket(seconds):
+    """Return a command that opens a WebSocket, and ends it after some seconds."""
     upgrade = (
         "GET /socket.io/x HTTP/1.1\\r\\nHost: 10.87.15.11\\r\\nConnection: Upgrade\\r\\n"
         "Upgrade: websocket\\r\\n\\r\\n"
     )
-    said = host.check_output(
-        f"(printf '{upgrade}'; sleep 1; printf hello; sleep 1) | "
+    return (
+        f"(printf '{upgrade}'; sleep {seconds}; printf hello; sleep 1) | "
         "timeout 10 openssl s_client -quiet -connect 10.87.15.11:443 2>/dev/null"
     )
+
+
+def test_a_websocket_is_passed_on(host):
+    """The backend agrees to the upgrade, and sends back the five bytes that come after it."""
+    said = host.check_output(websocket(1))
     assert " 101 " in said.splitlines()[0]
     assert said.endswith("hello")
+
+
+def test_an_address_may_have_so_many_websockets_and_not_one_more(host):
+    held = " ".join(f"{websocket(6)} >/tmp/websocket{n} &" for n in range(3))
+    try:
+        ask = f"curl -sSk -m 5 --http1.1 {SITE}/socket.io/x"
+        upgrade = "-H 'Connection: Upgrade' -H 'Upgrade: websocket'"
+        said = host.check_output(f"{held} sleep 2; {ask} -i {upgrade}; echo; {ask}; wait")
+        refused, *_, plain = said.splitlines()
+        assert refused.split()[1] == "429"
+        assert "application/problem+json" in said
+        assert json.loads(plain)["port"] == 8100, "what is none is not counted"
+        kept = host.check_output("head -qn 1 /tmp/websocket?").splitlines()
+        assert [line.split()[1] for line in kept] == ["101"] * 3
+    finally:
+        host.check_output("rm -f /tmp/websocket?")
+    assert " 101 " in host.check_output(websocket(1)).splitlines()[0], "they have ended"
 
 
 def test_static_files_of_a_release_are_kept_for_ever(host):

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import random
 import socket
 import threading
@@ -26,6 +27,7 @@ READERS = 4  # clients at a time that older messages are read from Redis for
 CATCH_UP = 2.0  # seconds to wait for this process to see what a client saw through another
 UNREAD = 2_000  # packets a client may be behind; it is closed then, and comes back for the rest
 GOODBYE = 2.0  # seconds a client has to take what was sent before its connection is cut
+STRANGER = 10.0  # seconds that a connection may be nobody's: each holds a thread
 
 
 class GoneError(Exception):
@@ -49,7 +51,7 @@ class Clients:
     def __init__(self, server):
         self._server = server
         self._clients = {}
-        self._closing = []  # (when to cut it, connection)
+        self._open = {}  # every connection, and when to cut it: never while it is a client's
         self._position = None
         self._recent = deque(maxlen=RECENT)  # (id, packet)
         # With a hundred at once each would wait so long for its turn that Redis seems away.
@@ -57,16 +59,29 @@ class Clients:
         # Held while messages are handed out, so that nobody joins in the middle of it.
         self._moved = threading.Condition(threading.RLock())
 
+    def opened(self, connection):
+        """Know of a connection: it may never show a token, or stay when its client has gone."""
+        with self._moved:
+            self._open[connection] = time.monotonic() + STRANGER
+
+    def closed(self, connection):
+        """Forget a connection."""
+        with self._moved:
+            self._open.pop(connection, None)
+
     def add(self, client):
         """Take a client in; it gets nothing before it joins."""
         with self._moved:
             self._clients[client.sid] = client
+            self._open[client.connection] = math.inf
             CLIENTS.set(len(self._clients))
 
-    def remove(self, sid):
-        """Forget a client."""
+    def remove(self, sid, patience=STRANGER):
+        """Forget a client; its connection may stay open for some seconds."""
         with self._moved:
-            self._clients.pop(sid, None)
+            client = self._clients.pop(sid, None)
+            if client and client.connection in self._open:
+                self._open[client.connection] = time.monotonic() + patience
             CLIENTS.set(len(self._clients))
 
     def get(self, sid):
@@ -181,24 +196,22 @@ class Clients:
 
         What was sent to it before is still delivered, what it sends from now on is not heard.
         """
-        self.remove(client.sid)
-        self._closing.append((time.monotonic() + GOODBYE, client.connection))
+        self.remove(client.sid, GOODBYE)
         client.engine.close(wait=False, reason=self._server.reason.SERVER_DISCONNECT)
 
     def tidy(self):
-        """Send clients away whose token has expired, or who do not read; cut who was closed."""
+        """Send clients away whose token has expired, or who do not read; cut what is nobody's."""
         for client in self.all():
             if client.claims["exp"] < time.time():
                 self._refuse(client)
             elif client.engine.queue.qsize() > UNREAD:
                 log.warning("client does not read", extra={"user": client.claims.get("name")})
                 self.close(client)
-        now = time.monotonic()
-        due = [each for each in self._closing if each[0] < now]
-        for each in due:
-            self._closing.remove(each)
+        with self._moved:
+            due = [each for each, when in self._open.items() if when < time.monotonic()]
+        for connection in due:
             with contextlib.suppress(OSError):  # most are gone by now
-                each[1].shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)
 
     def review(self):
         """Send clients away who have logged out, or whose login was ended, since they came."""
@@ -214,7 +227,7 @@ class Clients:
                 self._refuse(client)
 
     def _refuse(self, client):
-        # Not closed: it would only come back with the same token.
+        # Not closed at once: it would only come back with the same token.
         self._server.emit("expired", to=client.sid)
         self._server.disconnect(client.sid)
 
@@ -226,11 +239,14 @@ class Clients:
         for client in clients:
             self._farewell(client)
             time.sleep(seconds / len(clients))
-        # Connections that were being made when it began, and those that do not end.
-        until = time.monotonic() + GOODBYE
-        while time.monotonic() < until or self._closing:
+        # Connections that were being made when it began, and those that do not end: as long as
+        # the process lasts, because a balancer may still send one on a connection that it kept.
+        while True:
             for client in self.all():
                 self._farewell(client)
+            with self._moved:
+                latest = time.monotonic() + GOODBYE
+                self._open = {each: min(when, latest) for each, when in self._open.items()}
             self.tidy()
             time.sleep(0.1)
 

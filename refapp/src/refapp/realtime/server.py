@@ -4,7 +4,8 @@ client → server
   connect, auth {"token": access token}     refused with {"status": 401} unless it is valid,
                                             503 when that can't be known now: try again
   "join" {"last": id or null}               ack {"position", "missed", "complete", "host"}
-  "send" {"client_id", "text"}              ack {"id", "client_id"}, or {"status", "errors"?}
+  "send" {"client_id", "text"}              ack {"id", "client_id"}, or {"status", "errors"?,
+                                            "retry_after"? in seconds}
 server → client
   "message" {"id", "sender", "client_id", "text", "sent_at"}
   "leave" {"reconnect_after_ms"}            this process stops; the connection closes next
@@ -141,6 +142,8 @@ class Realtime:
             return {"status": 403}
         try:
             sent = self._keep(client.claims, given)
+        except messages.TooManyError as error:
+            return {"status": 429, "retry_after": error.retry_after}
         except messages.ReusedError:
             return {"status": 422, "errors": {"client_id": ["Used for another message."]}}
         except Exception as error:

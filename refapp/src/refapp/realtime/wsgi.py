@@ -33,13 +33,17 @@ def app(environ, start_response):
     """Answer a request, or serve a WebSocket until it ends."""
     if environ.get("HTTP_UPGRADE", "").lower() != "websocket":
         return web(environ, start_response)
+    connection = environ["gunicorn.socket"]
+    realtime.clients.opened(connection)
     try:
         return sockets(environ, start_response)
     except StopIteration:  # a WebSocket has ended
         # The other end may take its time to hang up. gunicorn would wait for it in the thread
         # that accepts connections.
-        util.close_graceful(environ["gunicorn.socket"], GOODBYE)
+        util.close_graceful(connection, GOODBYE)
         raise
+    finally:
+        realtime.clients.closed(connection)
 
 
 def leave():

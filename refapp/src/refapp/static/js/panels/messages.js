@@ -5,6 +5,10 @@ import { attempt, time } from "../tools.js";
 
 const SHOWN = 100;
 const AGAIN = 2000; // ms after which it tries again where the library does not by itself
+const REFUSED = {
+  403: "Messages are closed for now.",
+  429: "Too many messages. Please wait a minute.",
+};
 
 export default () => ({
   messages: [],
@@ -60,7 +64,7 @@ export default () => ({
   hear(message) {
     this.last = message.id;
     this.forget(message.client_id);
-    this.messages.push({ ...message, time: time(message.sent_at), look: "" });
+    this.messages.push({ ...message, key: message.id, time: time(message.sent_at), look: "" });
     if (this.messages.length > SHOWN) this.messages.shift();
     this.follow();
   },
@@ -70,7 +74,8 @@ export default () => ({
     if (!text) return;
     const message = { client_id: crypto.randomUUID(), text };
     this.unsent.push(message);
-    this.messages.push({ ...message, sender: "You", time: "sending", look: "sending" });
+    const shown = { key: message.client_id, sender: "You", time: "sending", look: "sending" };
+    this.messages.push({ ...message, ...shown });
     this.follow();
     this.$refs.text.value = "";
     if (this.state === "here") this.send(message);
@@ -80,15 +85,15 @@ export default () => ({
     this.emit("send", { client_id, text }, (answer) => {
       if (!answer.status) return; // kept; it comes back as everybody gets it
       this.forget(client_id);
-      this.problem =
-        answer.status === 403 ? "Messages are closed for now." : "The message was refused.";
+      this.problem = REFUSED[answer.status] ?? "The message was refused.";
     });
   },
 
-  // Takes away what was shown before it was known to be kept.
+  // Takes away what was shown before it was known to be kept, and nothing that was: everybody
+  // sees a client_id, and may send another message under the same one.
   forget(client_id) {
     this.unsent = this.unsent.filter((each) => each.client_id !== client_id);
-    this.messages = this.messages.filter((each) => each.client_id !== client_id);
+    this.messages = this.messages.filter((each) => each.id || each.client_id !== client_id);
   },
 
   // Keeps the newest in sight, unless somebody reads further up.
