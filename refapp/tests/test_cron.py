@@ -127,6 +127,7 @@ def test_ticks_that_nobody_enqueued_are_made_up_for(app, sql, cron):
 def test_the_schedule_names_kinds_that_there_are():
     assert {schedule.kind for schedule in SCHEDULES} <= set(KINDS)
     assert len({schedule.name for schedule in SCHEDULES}) == len(SCHEDULES)
+    assert min(schedule.priority for schedule in SCHEDULES) > 0, "before what users ask for"
 
 
 def test_ticks_between_two_times():
