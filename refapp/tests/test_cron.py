@@ -2,6 +2,7 @@
 
 import itertools
 import time
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -147,6 +148,7 @@ def test_the_clock_goes_on_whatever_a_step_meets(cron):
 
 def test_the_schedule_names_kinds_that_there_are():
     assert {schedule.kind for schedule in SCHEDULES} <= set(KINDS)
+    assert min(schedule.priority for schedule in SCHEDULES) > 0, "before what users ask for"
     assert len({schedule.name for schedule in SCHEDULES}) == len(SCHEDULES)
 
 
@@ -206,6 +208,18 @@ def test_the_sweep_deletes_what_never_arrived(client, bearer, work, app, sql, ob
 
 def test_pruning_keeps_what_is_recent_and_what_is_dead(submit, app, work, sql):
     ids = [submit()["id"] for _ in range(4)]
+    old_key, fresh_key = (uuid.uuid4().hex for _ in range(2))
+    kept = [submit(key=key, delay=3600) for key in (old_key, fresh_key)]
+    sql(
+        "UPDATE idempotency_keys SET created_at = now() - interval '3 days' WHERE key = %s", old_key
+    )
+    over, lasting = (uuid.uuid4() for _ in range(2))
+    for login, days in ((over, -2), (lasting, 1)):
+        sql(
+            "INSERT INTO logins (id, user_id, issued_at, expires_at, created_at) SELECT %s, id, "
+            "now(), now() + make_interval(days => %s), now() FROM users WHERE username = 'admin'",
+            login, days,
+        )  # fmt: skip
     states = [("done", 8), ("done", 6), ("dead", 8), ("dead", 31)]
     for id_, (state, days) in zip(ids, states, strict=True):
         sql(
@@ -223,4 +237,8 @@ def test_pruning_keeps_what_is_recent_and_what_is_dead(submit, app, work, sql):
     [(result,)] = eventually(lambda: sql(done))
     assert (result["drill"], result["ticks"]) == (2, 17)
     left = {str(id_) for (id_,) in sql("SELECT id FROM jobs WHERE kind = 'drill'")}
-    assert left == {ids[1], ids[2]}
+    assert left == {ids[1], ids[2], *(job["id"] for job in kept)}
+    assert (result["keys"], result["logins"]) == (1, 1)
+    assert sql("SELECT id FROM logins WHERE id IN (%s, %s)", over, lasting) == [(lasting,)]
+    assert submit(key=fresh_key, delay=3600)["id"] == kept[1]["id"]
+    assert submit(key=old_key, delay=3600)["id"] != kept[0]["id"]

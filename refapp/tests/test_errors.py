@@ -53,6 +53,8 @@ def test_request_id_is_made_or_passed_on(client):
     ("body", "status", "field"),
     [
         ("{", 400, None),
+        pytest.param("[" * 60_000, 400, None, id="too deep"),
+        pytest.param('{"amount": ' + "1" * 5000 + "}", 400, None, id="a number too long"),
         ("[]", 422, "_schema"),
         ('{"item": "a", "amount": 1, "extra": 1}', 422, "extra"),
         ('{"item": "a"}', 422, "amount"),

@@ -6,8 +6,12 @@ import time
 import uuid
 
 import pytest
+import sqlalchemy as sa
 from conftest import connect, make_token
+from refapp.extensions import db
+from refapp.jobs import queue
 from refapp.jobs.delivery import LONGEST, backoff
+from refapp.jobs.views import MOST
 from workers import eventually
 
 
@@ -210,6 +214,79 @@ def test_pages_of_a_list_are_all_of_it(submit, client, bearer, sql):
     assert found[:7] == wanted[::-1]
     assert len(found) == len(set(found))
     sql("TRUNCATE jobs, procrastinate_jobs CASCADE")
+
+
+@pytest.fixture
+def user(client, bearer):
+    """Headers of a user without roles."""
+    given = {"username": uuid.uuid4().hex, "password": "a long enough one"}
+    assert client.post("/users", json=given, headers=bearer).status_code == 201
+    token = client.post("/auth/login", json=given).json["access_token"]
+    return {"Authorization": f"Bearer {token}"}
+
+
+def test_only_admins_put_their_jobs_before_others(client, submit, user, sql):
+    given = {"kind": "drill", "priority": 1}
+    answer = client.post("/jobs", json=given, headers=user)
+    assert answer.status_code == 422
+    assert answer.json["errors"]["json"] == {"priority": ["Above 0 only for admins."]}
+    assert client.post("/jobs", json=given | {"priority": 0}, headers=user).status_code == 202
+    assert submit(priority=1)["priority"] == 1
+    sql("TRUNCATE jobs, procrastinate_jobs CASCADE")
+
+
+def test_no_user_but_an_admin_fills_the_queue(client, submit, user, sql):
+    def ask(key):
+        return client.post("/jobs", json={"kind": "drill"}, headers=user | {"Idempotency-Key": key})
+
+    first, *_ = [ask(f"{n}") for n in range(MOST)]
+    assert first.status_code == 202
+    refused = ask("next")
+    assert refused.status_code == 429
+    assert int(refused.headers["Retry-After"]) > 0
+    assert ask("0").json == first.json, "a repeat is no new job"
+    # Whoever waits for others' jobs is not kept from having one of their own.
+    for _ in range(MOST + 1):
+        submit()
+
+    change = "UPDATE jobs SET state = %s WHERE id = %s::uuid"
+    sql(change, "dead", first.json["id"])
+    assert ask("next").status_code == 202
+    retry = f"/jobs/{first.json['id']}/retry"
+    assert client.post(retry, headers=user).status_code == 429
+    sql(change, "running", first.json["id"])
+    assert ask("another").status_code == 429
+    sql("TRUNCATE jobs, procrastinate_jobs CASCADE")
+
+
+def test_open_jobs_are_counted_in_an_index(app, sql):
+    """However many of the user's are done, and however many of others' are open."""
+    sql(
+        "INSERT INTO jobs (id, user_id, kind, args, priority, time_limit, max_attempts, run_at, "
+        "state) SELECT gen_random_uuid(), users.id, 'drill', '{}', 0, 1, 1, now(), "
+        "CASE WHEN username = 'admin' AND n > 5 THEN 'done' ELSE 'queued' END "
+        "FROM users, generate_series(1, 2000) AS n WHERE username IN ('admin', %s)",
+        "owner of made tokens",
+    )
+    sql("ANALYZE jobs")
+    [(admin,)] = sql("SELECT id FROM users WHERE username = 'admin'")
+    plan = []
+
+    def explain(connection, cursor, statement, parameters, *_):
+        if "jobs.user_id" in statement:
+            plan.extend(cursor.connection.execute(f"EXPLAIN {statement}", parameters).fetchall())
+
+    def count(session):
+        session.execute(sa.text("SET LOCAL enable_seqscan = off"))  # as for a larger table
+        return [queue.count_open(session, admin, most) for most in (MOST, 3)]
+
+    sa.event.listen(db.engine, "before_cursor_execute", explain)
+    try:
+        assert db.run(count) == [5, 3]
+    finally:
+        sa.event.remove(db.engine, "before_cursor_execute", explain)
+        sql("TRUNCATE jobs, procrastinate_jobs CASCADE")
+    assert str(plan).count("jobs_open") == 2, plan
 
 
 def test_jobs_are_for_their_owner(client, submit, sql):

@@ -1,17 +1,33 @@
 """The page's sessions: any process answers, nobody gets in by another's, Redis may be away."""
 
+import json
 import re
+import secrets
+import time
 import uuid
 
 import pytest
+import redis
+import services
 from browsing import NAME, Browser
 from conftest import ADMIN_PASSWORD, build
 from host import Host
+from itsdangerous import TimestampSigner, URLSafeTimedSerializer
+from refapp.sessions import key
 
 
 @pytest.fixture
 def browser(app):
     return Browser(app)
+
+
+@pytest.fixture
+def stored(redis_server):
+    """What is in Redis."""
+    with redis.Redis(
+        port=redis_server.port, password=services.PASSWORD, decode_responses=True
+    ) as client:
+        yield client
 
 
 def who(answer):
@@ -55,11 +71,87 @@ def test_any_process_answers_any_request(monkeypatch, environ, app):
 
 
 def test_the_cookie_is_for_this_site_over_tls_only(browser):
-    answer = browser.log_in()
-    [cookie] = answer.headers.getlist("Set-Cookie")
-    name, *attributes = cookie.split("; ")
-    assert name.startswith(f"{NAME}=")
-    assert set(attributes) == {"Secure", "HttpOnly", "Path=/", "SameSite=Lax"}
+    for answer in (browser.get("/login"), browser.log_in()):
+        [cookie] = answer.headers.getlist("Set-Cookie")
+        name, *attributes = cookie.split("; ")
+        assert name.startswith(f"{NAME}=")
+        assert len(name) < 200
+        assert set(attributes) == {"Secure", "HttpOnly", "Path=/", "SameSite=Lax"}
+
+
+def test_strangers_leave_nothing_in_redis(app, stored):
+    """It refuses every write when it is full, and anybody may ask for the form."""
+    before = stored.dbsize()
+    for _ in range(200):
+        page = Browser(app).get("/login")
+        assert page.status_code == 200
+        assert "Set-Cookie" in page.headers
+    assert stored.dbsize() <= before
+
+
+def send_form(browser, page):
+    """Log in by a form that was shown before."""
+    token = re.search(r'name="csrf_token" value="([^"]+)"', page.text)[1]
+    data = {"csrf_token": token, "username": "admin", "password": ADMIN_PASSWORD}
+    return browser.send("POST", "/login", data=data)
+
+
+@pytest.mark.parametrize(("age", "status"), [(-5, 303), (29 * 60, 303), (31 * 60, 400)])
+def test_a_form_waits_for_half_an_hour(browser, monkeypatch, age, status):
+    """The clock of the host that made it may be ahead."""
+    with monkeypatch.context() as patch:
+        patch.setattr(TimestampSigner, "get_timestamp", lambda _: int(time.time()) - age)
+        page = browser.get("/login")
+    assert send_form(browser, page).status_code == status
+    assert browser.get("/account").status_code == (200 if status == 303 else 303)
+
+
+def forged(secret, salt):
+    me = {"login": str(uuid.uuid4()), "user": str(uuid.uuid4()), "name": "admin", "roles": []}
+    return URLSafeTimedSerializer(secret, salt=salt).dumps(me)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda own: forged("another key", "anonymous session"),
+        lambda own: forged("secret-key-of-tests", "wtf-csrf-token"),
+        lambda own: own[:-1] + ("A" if own[-1] != "A" else "Q"),
+        lambda own: "e30" + own[own.index(".") :],
+        lambda own: own.partition(".")[0],
+        lambda own: "..",
+    ],
+)
+def test_a_forged_cookie_is_none(browser, forge):
+    page = browser.get("/login")
+    cookie = browser.cookies[NAME] = forge(browser.id)
+    assert send_form(browser, page).status_code == 400
+    browser.cookies[NAME] = cookie
+    assert browser.get("/account").status_code == 303
+    browser.get("/login")
+    assert browser.id != cookie
+
+
+def test_a_form_of_the_release_before_is_taken(browser, stored):
+    """It keeps every session in Redis."""
+    before = browser.cookies[NAME] = secrets.token_urlsafe(32)
+    known = {"csrf_token": secrets.token_hex(20)}
+    stored.set(key(before), json.dumps(known), ex=1800)
+    page = browser.get("/login")
+    assert browser.id == before
+    assert send_form(browser, page).status_code == 303
+    assert who(browser.get("/account")) == "admin"
+    assert not stored.exists(key(before))
+    assert stored.ttl(key(browser.id)) > 1800
+
+
+def test_logging_out_leaves_nothing_in_redis(browser, stored):
+    browser.log_in()
+    before = browser.id
+    assert json.loads(stored.get(key(before)))["name"] == "admin"
+    browser.submit("/account", "/logout")
+    assert not stored.exists(key(before))
+    assert browser.id is None
 
 
 def test_logging_in_renews_the_id(browser, app):
@@ -117,7 +209,16 @@ def test_every_form_has_a_token(browser):
 
 
 @pytest.mark.parametrize(
-    "path", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)"]
+    "path",
+    [
+        "https://evil.example/",
+        "//evil.example",
+        "/\\evil.example",
+        "/\t/evil.example",
+        "javascript:alert(1)",
+        "//[",
+        "//a]",
+    ],
 )
 def test_a_login_leads_nowhere_else(browser, path):
     assert browser.log_in(next=path).headers["Location"] == "/account"
@@ -176,8 +277,9 @@ def test_the_api_takes_no_cookie_for_a_login(browser):
     assert "Set-Cookie" not in answer.headers
 
 
-def test_without_redis_there_is_a_page_that_says_so(browser, redis_server):
+def test_without_redis_there_is_a_page_that_says_so(browser, app, redis_server):
     browser.log_in()
+    stranger = Browser(app)
     redis_server.stop()
     try:
         for path in ("/account", "/login"):
@@ -190,6 +292,8 @@ def test_without_redis_there_is_a_page_that_says_so(browser, redis_server):
         # Who needs no session is not asked for one.
         for path in ("/", "/livez", "/whoami", "/sales/total?item=item-1"):
             assert browser.get(path).status_code == 200
+        assert stranger.get("/login").status_code == 200
+        assert stranger.log_in().status_code == 503
     finally:
         redis_server.start()
 
@@ -207,6 +311,7 @@ def test_redis_lost_between_reading_and_writing(browser, app, redis_server):
         return "never sent"
 
     app.after_request_funcs[None].insert(0, lambda r: statuses.append(r.status_code) or r)
+    browser.log_in()
     try:
         answer = browser.get("/touch")
         assert answer.status_code == 503
@@ -214,7 +319,7 @@ def test_redis_lost_between_reading_and_writing(browser, app, redis_server):
         assert "Set-Cookie" not in answer.headers
     finally:
         redis_server.start()
-    assert statuses == [503]
+    assert statuses[-1] == 503
 
 
 @pytest.mark.fleet

@@ -38,6 +38,13 @@ class Parser(FlaskParser):
 
     DEFAULT_UNKNOWN_BY_LOCATION = FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION | {"query": None}
 
+    def load_json(self, req, schema):
+        """Refuse JSON that Python does not read, too: too deep, or a number of 5,000 digits."""
+        try:
+            return super().load_json(req, schema)
+        except (ValueError, RecursionError) as error:
+            return self._handle_invalid_json_error(error, req)
+
 
 class Blueprint(flask_smorest.Blueprint):
     """A blueprint whose operations say in one line how they may fail."""

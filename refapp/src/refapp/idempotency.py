@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from datetime import timedelta
 
 import sqlalchemy as sa
 from marshmallow import EXCLUDE, Schema, fields, validate
@@ -9,6 +10,8 @@ from sqlalchemy.dialects.postgresql import insert
 from webargs.flaskparser import abort
 
 from .models import IdempotencyKey
+
+KEPT = timedelta(days=2)  # then cron prunes it, and a repeat would be a new request
 
 
 class Header(Schema):
@@ -25,7 +28,10 @@ class Header(Schema):
         validate=validate.Regexp(
             r"^[\x21-\x7e]{1,255}\Z", error="1 to 255 visible ASCII characters."
         ),
-        metadata={"description": "Repeats with the same key get the first answer."},
+        metadata={
+            "description": "Repeats with the same key get the first answer: those of sales, "
+            "uploads and jobs for two days."
+        },
     )
 
 

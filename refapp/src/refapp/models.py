@@ -109,6 +109,9 @@ class Upload(Base):
     removed_at: orm.Mapped[datetime | None]
 
 
+OPEN = sa.text("state IN ('queued', 'running')")  # of jobs; word for word as the index has it
+
+
 class Job(Base):
     """A job as its owner sees it; Procrastinate's tables hold who runs it when."""
 
@@ -117,6 +120,8 @@ class Job(Base):
         sa.Index("jobs_state_number", "state", "number"),
         sa.Index("jobs_user_id_number", "user_id", "number"),
         sa.Index("jobs_kind_finished_at", "kind", "finished_at"),
+        # A user's own are counted before each new one, whatever else is in the table.
+        sa.Index("jobs_open", "user_id", postgresql_where=OPEN),
     )
 
     id: orm.Mapped[uuid.UUID] = orm.mapped_column(primary_key=True, default=uuid.uuid4)

@@ -1,4 +1,7 @@
-"""The web page's sessions, in Redis: any process of any host answers any request.
+"""The web page's sessions: any process of any host answers any request.
+
+In Redis are those of who is logged in. Any other is in its cookie, signed: however many strangers
+come, they fill no Redis.
 
 A session is read when something first touches it, so that what needs none (the API, /livez)
 neither waits for Redis nor fails with it. Flask's `session` is one of these.
@@ -7,16 +10,18 @@ neither waits for Redis nor fails with it. Flask's `session` is one of these.
 import hashlib
 import json
 import secrets
+from datetime import UTC, datetime, timedelta
 
 from flask import current_app, request, session
 from flask.sessions import SessionInterface, SessionMixin
+from itsdangerous import BadData, URLSafeTimedSerializer
 from werkzeug.exceptions import ServiceUnavailable
 
 from .extensions import redis
 from .redis import AwayError
 
 IDLE = 8 * 3600  # seconds that a session lasts after its last use
-ANONYMOUS = 1800  # the same, while nobody has logged in with it
+ANONYMOUS = timedelta(minutes=30)  # that one lasts which nobody has logged in with
 
 
 class SessionsAway(ServiceUnavailable):
@@ -29,13 +34,13 @@ class SessionsAway(ServiceUnavailable):
 
 
 class Session(SessionMixin):
-    """What is known of a browser, by the random id in its cookie."""
+    """What is known of a browser: its cookie is a random id, or holds all of it, signed."""
 
     def __init__(self, cookie):
-        self.id = cookie
         self.modified = False
+        self._cookie = cookie
         self._found = None  # until it is read
-        self._stored = False
+        self._id = None  # under which it is in Redis
         self._forgotten = []
 
     @property
@@ -46,15 +51,20 @@ class Session(SessionMixin):
     @property
     def _data(self):
         if self._found is None:
-            text = self.id and run(lambda client: client.get(key(self.id)))
-            self._stored = bool(text)
-            self._found = json.loads(text) if text else {}
-            if "login" in self._found:
-                run(lambda client: client.expire(key(self.id), IDLE))
-            # An id that we did not give out is not taken up: somebody may have planted it.
-            if not text:
-                self.id = secrets.token_urlsafe(32)
+            self._found = self._find(self._cookie or "")
         return self._found
+
+    def _find(self, cookie):
+        if "." in cookie:  # which no id has
+            return unsign(cookie)
+        text = cookie and run(lambda client: client.get(key(cookie)))
+        # An id that we did not give out is not taken up: somebody may have planted it.
+        if not text:
+            return {}
+        self._id, found = cookie, json.loads(text)
+        if "login" in found:  # the release before keeps others in Redis, too
+            run(lambda client: client.expire(key(cookie), IDLE))
+        return found
 
     def __getitem__(self, name):
         return self._data[name]
@@ -76,26 +86,49 @@ class Session(SessionMixin):
     def renew(self):
         """Empty the session and go on under another id: who knows the old one has nothing."""
         self._data.clear()
-        if self._stored:
-            self._forgotten.append(self.id)
-        self.id, self._stored, self.modified = secrets.token_urlsafe(32), False, True
+        self._leave()
+        self.modified = True
 
     def store(self):
-        """Write what changed to Redis."""
-        seconds = IDLE if "login" in self else ANONYMOUS
+        """Keep what changed; return the cookie that finds it again, None when nothing is left."""
+        if "login" in self:
+            cookie = self._id or secrets.token_urlsafe(32)
+        else:
+            self._leave()
+            cookie = signer().dumps(self._data) if self._data else None
 
         def write(client):
             pipeline = client.pipeline()
             for old in self._forgotten:
                 pipeline.delete(key(old))
-            if self._data:
+            if "login" in self:
                 # One that is gone was ended by another request: it does not come back.
-                pipeline.set(key(self.id), json.dumps(self._data), ex=seconds, xx=self._stored)
-            elif self._stored:
-                pipeline.delete(key(self.id))
+                pipeline.set(key(cookie), json.dumps(self._data), ex=IDLE, xx=bool(self._id))
             pipeline.execute()
 
-        run(write)
+        if self._forgotten or "login" in self:
+            run(write)
+        return cookie
+
+    def _leave(self):
+        if self._id:
+            self._forgotten.append(self._id)
+        self._id = None
+
+
+def signer():
+    """Return what signs a session that Redis does not hold."""
+    return URLSafeTimedSerializer(current_app.secret_key, salt="anonymous session")
+
+
+def unsign(cookie):
+    """Return what a signed cookie holds: nothing when it is forged or old."""
+    try:
+        found, signed_at = signer().loads(cookie, return_timestamp=True)
+    except BadData:
+        return {}
+    # Not by `max_age`, which refuses what a host whose clock is ahead has signed just now.
+    return found if datetime.now(UTC) - signed_at < ANONYMOUS else {}
 
 
 def run(command):
@@ -123,13 +156,13 @@ class Sessions(SessionInterface):
 
 
 def init_app(app):
-    """Keep sessions in Redis. Called last, so that `save` runs before the request is logged."""
+    """Give requests their sessions. Called last: `save` runs before the request is logged."""
     app.session_interface = Sessions()
     app.after_request(save)
 
 
 def save(response):
-    """Store the session, and give its id to the browser."""
+    """Store the session, and give the browser its cookie."""
     if not session.read:
         return response
     response.vary.add("Cookie")
@@ -137,7 +170,7 @@ def save(response):
     if not session.modified:
         return response
     try:
-        session.store()
+        cookie = session.store()
     except SessionsAway as error:
         return current_app.make_response(current_app.handle_user_exception(error))
     config = current_app.config
@@ -148,8 +181,8 @@ def save(response):
         "httponly": config["SESSION_COOKIE_HTTPONLY"],
         "samesite": config["SESSION_COOKIE_SAMESITE"],
     }
-    if session:
-        response.set_cookie(name, session.id, **options)
+    if cookie:
+        response.set_cookie(name, cookie, **options)
     elif name in request.cookies:
         response.delete_cookie(name, **options)
     return response

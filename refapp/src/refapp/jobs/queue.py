@@ -6,7 +6,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from ..models import Job, now
+from ..models import OPEN, Job, now
 from .work import KINDS
 
 TASK = "refapp.job"  # the one task of the queue; a job's kind says what it does
@@ -53,6 +53,12 @@ def enqueue(session, job):
     # Not the object itself: a transaction that is repeated needs it as it was.
     values = {name: value for name, value in vars(job).items() if not name.startswith("_")}
     session.execute(sa.insert(Job).values(values | {"delivery": deliver(session, job)}))
+
+
+def count_open(session, user_id, most):
+    """Return how many jobs of a user are queued or running; stops at `most`."""
+    found = sa.select(Job.id).where(Job.user_id == user_id, OPEN).limit(most)
+    return session.scalar(sa.select(sa.func.count()).select_from(found.subquery()))
 
 
 def retry(session, job_id):

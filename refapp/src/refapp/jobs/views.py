@@ -5,6 +5,7 @@ from flask import url_for
 from flask_jwt_extended import get_jwt
 from marshmallow import Schema, ValidationError, fields, validate
 from webargs.flaskparser import abort
+from werkzeug.exceptions import TooManyRequests
 
 from .. import idempotency
 from ..api import Blueprint
@@ -19,6 +20,10 @@ bp = Blueprint("jobs", __name__, description="Work that outlives the request")
 STATES = ["queued", "running", "done", "dead", "expired"]
 REQUESTED = sorted(name for name, kind in KINDS.items() if kind.requested)
 DAY = 24 * 3600
+# Users who are no admins keep others, and cron, from nothing: they are never before them, and of
+# theirs no more are open. Requests at the same moment may pass the bound by their number.
+MOST = 200
+RETRY = 30  # seconds after which it is worth asking again
 
 
 class JobIn(Schema):
@@ -34,7 +39,7 @@ class JobIn(Schema):
         load_default=0,
         strict=True,
         validate=validate.Range(-100, 100),
-        metadata={"description": "The highest is run first."},
+        metadata={"description": "The highest is run first. Above 0 only for admins."},
     )
     delay = fields.Integer(
         load_default=0,
@@ -126,12 +131,19 @@ def never_stored(response):
         "Idempotency-Replayed": {"schema": {"type": "string", "enum": ["true"]}},
     },
 )
-@bp.problems(400, 413, 415, 422, 503)
+@bp.problems(400, 413, 415, 422, 429, 503)
 def create(header, given):
-    """Ask for a job. The answer of 202 means that it is in the database, and will be run."""
+    """Ask for a job. The answer of 202 means that it is in the database, and will be run.
+
+    Users who are no admins may have 200 that are queued or running.
+    """
     check(given)
     user = user_id()
     job = queue.describe(user_id=user, **given)
+
+    def enqueue(session):
+        bound(session)
+        queue.enqueue(session, job)
 
     def work(session):
         return idempotency.once(
@@ -139,7 +151,7 @@ def create(header, given):
             user,
             header["key"],
             idempotency.fingerprint("POST /jobs", given),
-            lambda session: queue.enqueue(session, job),
+            enqueue,
             JobOut().dump(job),
         )
 
@@ -157,8 +169,16 @@ def check(given):
         kind.schema.load(given["args"])
     except ValidationError as error:
         abort(422, errors={"json": {"args": error.normalized_messages()}})
+    if given["priority"] > 0 and not is_admin():
+        abort(422, errors={"json": {"priority": ["Above 0 only for admins."]}})
     if (given["time_limit"] or 0) > kind.time_limit:
         abort(422, errors={"json": {"time_limit": [f"Must be at most {kind.time_limit}."]}})
+
+
+def bound(session):
+    """Refuse one more job to a user who has too many."""
+    if not is_admin() and queue.count_open(session, user_id(), MOST) >= MOST:
+        raise TooManyRequests(f"{MOST} of your jobs are not done yet.", retry_after=RETRY)
 
 
 @bp.route("/jobs")
@@ -193,11 +213,16 @@ def show(job_id):
 @bp.route("/jobs/<uuid:job_id>/retry", methods=["POST"])
 @protected
 @bp.response(202, JobOut)
-@bp.problems(404, 409, 503)
+@bp.problems(404, 409, 429, 503)
 def retry(job_id):
     """Give a dead job all its attempts again."""
     find(job_id)
-    job = db.run(lambda session: queue.retry(session, job_id), idempotent=True)
+
+    def work(session):
+        bound(session)
+        return queue.retry(session, job_id)
+
+    job = db.run(work, idempotent=True)
     if job is None:
         job = find(job_id)
         abort(409, message=f"The job is {job.state}, not dead.")
@@ -215,6 +240,9 @@ def find(job_id):
 
 def visible(query):
     """Restrict a query to what the user may see."""
-    if "admin" in get_jwt().get("roles", []):
-        return query
-    return query.where(Job.user_id == user_id())
+    return query if is_admin() else query.where(Job.user_id == user_id())
+
+
+def is_admin():
+    """Return whether the token is an admin's."""
+    return "admin" in get_jwt().get("roles", [])

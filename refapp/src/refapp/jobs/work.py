@@ -8,9 +8,9 @@ from datetime import timedelta
 import sqlalchemy as sa
 from marshmallow import Schema, fields, validate
 
-from .. import totals
+from .. import idempotency, totals
 from ..extensions import db, edge, store
-from ..models import CronTick, Job, Sale, now
+from ..models import CronTick, IdempotencyKey, Job, Login, Sale, now
 from ..orphans import sweep_orphans
 from ..sales import SaleIn, total_path
 from .kinds import KINDS, JobError, kind
@@ -128,7 +128,9 @@ def sweep_uploads(run):
 
 @kind("prune-jobs", NoArgs, requested=False, time_limit=300)
 def prune_jobs(run):
-    """Delete finished jobs and ticks that nobody asks for any more; dead ones wait for a month."""
+    """Delete what nobody asks for any more: finished jobs (dead ones wait for a month), ticks, keys
+    that were used, logins that are over.
+    """
     pruned = {}
     for each in KINDS.values():
         old = sa.and_(
@@ -138,17 +140,21 @@ def prune_jobs(run):
                 sa.and_(Job.state == "dead", Job.finished_at < now() - timedelta(days=30)),
             ),
         )
-        pruned[each.name] = delete(Job, Job.id, old)
-    pruned["ticks"] = delete(CronTick, CronTick.tick, CronTick.tick < now() - timedelta(days=14))
+        pruned[each.name] = delete(Job, old)
+    pruned["ticks"] = delete(CronTick, CronTick.tick < now() - timedelta(days=14))
+    pruned["keys"] = delete(IdempotencyKey, IdempotencyKey.created_at < now() - idempotency.KEPT)
+    # The user's next login would do the same: this is for who does not come back.
+    pruned["logins"] = delete(Login, Login.expires_at < now() - timedelta(days=1))
     return pruned
 
 
-def delete(table, column, condition):
+def delete(table, condition):
     """Delete rows in batches that lock little and end soon; return how many."""
+    key = sa.inspect(table).primary_key
     total = 0
     while True:
-        batch = sa.select(column).where(condition).limit(1000)
-        gone = sa.delete(table).where(column.in_(batch.scalar_subquery()))
+        batch = sa.select(*key).where(condition).limit(1000)
+        gone = sa.delete(table).where(sa.tuple_(*key).in_(batch))
         count = db.run(lambda session, gone=gone: session.execute(gone).rowcount, idempotent=True)
         total += count
         if count == 0:
