@@ -20,5 +20,6 @@ def upgrade():
 
 
 def add(name, columns, **options):
+    """Create an index, in place of what is left of it."""
     op.drop_index(name, if_exists=True, postgresql_concurrently=True)
     op.create_index(name, "jobs", columns, postgresql_concurrently=True, **options)
