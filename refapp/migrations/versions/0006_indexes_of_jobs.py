@@ -1,4 +1,4 @@
-"""Indexes of jobs: for prune-jobs, which read the whole table, and to bound what a user has open."""
+"""Indexes of jobs: for prune-jobs, which read all of it, and to bound what a user has open."""
 
 import sqlalchemy as sa
 from alembic import op
