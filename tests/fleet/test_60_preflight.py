@@ -164,8 +164,8 @@ def test_a_part_of_the_app_hosts(fleet):
 
 def test_a_host_that_can_not_be_prepared_ends_it_before_any_tier_changes(fleet):
     host = fleet.groups["redis"][0]
-    path = "/etc/apt/apt.conf.d/99broken"  # apt can't read it, and does nothing
-    with changed(fleet, host, f"echo '}}' > {path}", f"rm {path}"):
+    tool = "/usr/bin/dpkg-query"  # which says what is installed
+    with changed(fleet, host, f"mv {tool} {tool}.away", f"mv {tool}.away {tool}"):
         done = play("site.yml", code=None)
     assert done.code != 0
     assert f"{host} could not be prepared" in " ".join(done.output.split())
