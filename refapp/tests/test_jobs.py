@@ -1,5 +1,6 @@
 """Jobs over HTTP, run by one real worker: order, time and ends."""
 
+import contextlib
 import os
 import signal
 import time
@@ -137,17 +138,43 @@ def test_a_job_whose_process_dies_has_failed(work, submit, look, until):
     until("done", submit())
 
 
+@contextlib.contextmanager
+def before_sales(sql, item, statement):
+    """Have the database execute a statement before it records a sale of an item."""
+    sql(
+        "CREATE FUNCTION hinder() RETURNS trigger LANGUAGE plpgsql "
+        f"AS $$BEGIN {statement}; RETURN NEW; END$$;"
+        "CREATE TRIGGER hinder BEFORE INSERT ON sales FOR EACH ROW "
+        f"WHEN (NEW.item = '{item}') EXECUTE FUNCTION hinder()"
+    )
+    try:
+        yield
+    finally:
+        sql("DROP FUNCTION hinder CASCADE")
+
+
 @pytest.fixture
 def slow_item(sql, item):
     """An item whose sales take longer to record than a statement may take."""
-    sql(
-        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql "
-        "AS 'BEGIN PERFORM pg_sleep(3); RETURN NEW; END';"
-        "CREATE TRIGGER dawdle BEFORE INSERT ON sales FOR EACH ROW "
-        f"WHEN (NEW.item = '{item}') EXECUTE FUNCTION dawdle()"
-    )
-    yield item
-    sql("DROP FUNCTION dawdle CASCADE")
+    with before_sales(sql, item, "PERFORM pg_sleep(3)"):
+        yield item
+
+
+def test_a_job_waits_for_room_on_the_disk(work, submit, look, until, sql, item):
+    """However long it takes until somebody makes some."""
+    work(WEB_CONCURRENCY="1")
+    sales = [{"item": item, "amount": 1}]
+    with before_sales(sql, item, "RAISE EXCEPTION USING ERRCODE = 'disk_full'"):
+        job = submit("sales-import", args={"sales": sales}, max_attempts=1)
+        time.sleep(5)
+        assert look(job)["state"] in ("queued", "running")
+    assert until("done", job)["failures"] == 0
+
+
+def test_a_sale_for_which_the_disk_has_no_room_is_refused_for_now(sql, item, sell):
+    with before_sales(sql, item, "RAISE EXCEPTION USING ERRCODE = 'disk_full'"):
+        assert sell(item).status_code == 503
+    assert sell(item).status_code == 201
 
 
 def test_a_job_whose_statement_is_always_too_slow_dies(work, submit, until, slow_item):

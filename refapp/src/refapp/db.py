@@ -102,12 +102,12 @@ class Database:
                 except exc.DBAPIError as error:
                     away = error.connection_invalidated or isinstance(error.orig, AWAY)
                     away = away or _never_connected(error)
-                    if not away and not isinstance(error.orig, (*REPEATABLE, *_SLOW)):
+                    if not away and not isinstance(error.orig, (*REPEATABLE, *_NOT_NOW)):
                         raise
                     self._failing = self._failing or away
                     if isinstance(error.orig, pg.QueryCanceled):
                         raise TooSlow from error
-                    if isinstance(error.orig, _SLOW) or (committing and not idempotent):
+                    if isinstance(error.orig, _NOT_NOW) or (committing and not idempotent):
                         raise Unavailable from error
                     patience.wait(error)
                 except exc.TimeoutError as error:  # no free connection in the pool
@@ -151,9 +151,15 @@ class Patience:
         self._attempt = time.monotonic()
 
 
-# A statement that hit its limit is not repeated: the load that slowed it would double. Nor is
-# there time to find out again that the server is silent.
-_SLOW = (pg.QueryCanceled, pg.LockNotAvailable, silence.SilentError)
+# Not repeated here. A statement that hit its limit: the load that slowed it would double. A silent
+# server: there is no time to find out again. A full disk: somebody has to make room.
+_NOT_NOW = (
+    pg.QueryCanceled,
+    pg.LockNotAvailable,
+    silence.SilentError,
+    pg.DiskFull,
+    pg.OutOfMemory,
+)
 
 
 def _never_connected(error):
