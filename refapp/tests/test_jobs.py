@@ -1,6 +1,5 @@
 """Jobs over HTTP, run by one real worker: order, time and ends."""
 
-import contextlib
 import os
 import signal
 import time
@@ -8,7 +7,7 @@ import uuid
 
 import pytest
 import sqlalchemy as sa
-from conftest import connect, make_token
+from conftest import make_token
 from refapp.extensions import db
 from refapp.jobs import queue
 from refapp.jobs.delivery import LONGEST, backoff
@@ -136,68 +135,6 @@ def test_a_job_whose_process_dies_has_failed(work, submit, look, until):
     os.kill(child, signal.SIGKILL)
     assert until("dead", job)["error"] == "process ended with -9"
     until("done", submit())
-
-
-@contextlib.contextmanager
-def before_sales(sql, item, statement):
-    """Have the database execute a statement before it records a sale of an item."""
-    sql(
-        "CREATE FUNCTION hinder() RETURNS trigger LANGUAGE plpgsql "
-        f"AS $$BEGIN {statement}; RETURN NEW; END$$;"
-        "CREATE TRIGGER hinder BEFORE INSERT ON sales FOR EACH ROW "
-        f"WHEN (NEW.item = '{item}') EXECUTE FUNCTION hinder()"
-    )
-    try:
-        yield
-    finally:
-        sql("DROP FUNCTION hinder CASCADE")
-
-
-@pytest.fixture
-def slow_item(sql, item):
-    """An item whose sales take longer to record than a statement may take."""
-    with before_sales(sql, item, "PERFORM pg_sleep(3)"):
-        yield item
-
-
-def test_a_job_waits_for_room_on_the_disk(work, submit, look, until, sql, item):
-    """However long it takes until somebody makes some."""
-    work(WEB_CONCURRENCY="1")
-    sales = [{"item": item, "amount": 1}]
-    with before_sales(sql, item, "RAISE EXCEPTION USING ERRCODE = 'disk_full'"):
-        job = submit("sales-import", args={"sales": sales}, max_attempts=1)
-        time.sleep(5)
-        assert look(job)["state"] in ("queued", "running")
-    assert until("done", job)["failures"] == 0
-
-
-def test_a_sale_for_which_the_disk_has_no_room_is_refused_for_now(sql, item, sell):
-    with before_sales(sql, item, "RAISE EXCEPTION USING ERRCODE = 'disk_full'"):
-        assert sell(item).status_code == 503
-    assert sell(item).status_code == 201
-
-
-def test_a_job_whose_statement_is_always_too_slow_dies(work, submit, until, slow_item):
-    """The database is there: waiting for it would be for ever, and each try loads it."""
-    work(WEB_CONCURRENCY="1")
-    sales = [{"item": slow_item, "amount": 1}]
-    dead = until("dead", submit("sales-import", args={"sales": sales}, max_attempts=2))
-    assert (dead["failures"], dead["error"]) == (2, "TooSlow")
-
-
-def test_a_job_is_accepted_though_its_connection_was_lost(submit, sql, lose_the_database):
-    job = submit(key=uuid.uuid4().hex)
-    assert lose_the_database
-    wanted = "SELECT count(*) FROM procrastinate_jobs WHERE args ->> 'job' = %s"
-    assert sql(wanted, job["id"]) == [(1,)]
-    assert sql("SELECT count(*) FROM jobs WHERE id = %s", uuid.UUID(job["id"])) == [(1,)]
-
-
-def test_a_queue_that_is_locked_is_away_for_now(submit, database):
-    with connect(database) as connection, connection.transaction():
-        connection.execute("LOCK procrastinate_jobs")
-        submit(status=503)
-    submit()
 
 
 def test_a_key_is_one_job(submit, sql):
