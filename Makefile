@@ -41,7 +41,7 @@ lint: test-tools ## ansible-lint, yamllint, ruff, shellcheck
 	yamllint --strict .
 	ruff check .
 	ruff format --check .
-	git ls-files -- '*.sh' .ci/run | xargs shellcheck
+	git grep -lE '^#!.*\<(ba|da)?sh\>' -- ':!*.j2' | xargs shellcheck
 	ansible-lint --offline
 
 unit: test-tools ## tests without hosts: templates, filters, specs, refapp

@@ -5,6 +5,7 @@ import configparser
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,9 @@ def check(name, text):
         assert "Unit" in unit
     elif stem.endswith(".conf") and "nginx" in text[:300]:
         assert text.count("{") == text.count("}")
+    elif re.match(r"#!.*\b(ba|da)?sh\b", text):  # `make lint` can't read them before
+        found = subprocess.run(["shellcheck", "-"], input=text, capture_output=True, text=True)
+        assert found.returncode == 0, found.stdout
 
 
 def parts(folder, template):
