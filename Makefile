@@ -23,7 +23,7 @@ SCENARIOS := $(foreach name,$(LONGEST),$(filter $(name),$(SCENARIOS))) $(filter-
 # Scenarios that run at the same time; each holds one to five hosts.
 JOBS ?= $(shell nproc)
 
-.PHONY: help up down test lint unit molecule fleet status secrets lock tools test-tools hosts
+.PHONY: help up down test lint unit molecule fleet status secrets lock tools test-tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -31,7 +31,7 @@ help: ## this list
 up: tools ## a whole fleet in containers on this machine, the app serving
 	@python -m lab fleet -i $(INVENTORY)
 
-down: ## remove the lab: containers, network, its state
+down: ## remove the lab: containers, network, disks
 	@! command -v podman >/dev/null || python3 -m lab down  # any Python does, without .venv too
 	@rm -f .lab/env
 
@@ -42,7 +42,7 @@ lint: test-tools ## ansible-lint, yamllint, ruff, shellcheck
 	ruff check .
 	ruff format --check .
 	git grep -lE '^#!.*\<(ba|da)?sh\>' -- ':!*.j2' | xargs shellcheck
-	ansible-lint --offline
+	ansible-lint --offline --strict
 
 unit: test-tools ## tests without hosts: templates, filters, specs, refapp
 	pytest -n auto tests/unit
@@ -66,7 +66,7 @@ lock: tools ## renew requirements.txt from pyproject.toml
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-emit-index-url --no-emit-find-links --upgrade pyproject.toml -o requirements.txt
 
-tools:
+tools: ## what the commands need: Debian packages, and Python tools in .venv
 	@lab/bootstrap.sh
 
 test-tools:
