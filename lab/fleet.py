@@ -56,7 +56,7 @@ def bring_up(lab: Lab, path: Path) -> None:
         print(f"  {host.name:<10} {host.address}")
     print(f"\n  address    https://{inventory.virtual_ip}   (CA: .lab/ca/ca.pem)")
     print(f"  answering  release {seen['release']}, from {', '.join(seen['hosts'])}")
-    print("  look in    ssh -F .lab/ssh_config app1; ansible-playbook playbooks/status.yml\n")
+    print(f"  look in    ssh -F .lab/ssh_config app1; make status INVENTORY={path}\n")
     for title, seconds in times.items():
         print(f"  {seconds:6.1f} s  {title}")
 
