@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from tests.fleet import talk
-from tests.fleet.support import ENV, LAB, LOGS, ROOT, STATE, Fleet
+from tests.fleet.changes import copy_of_lab
+from tests.fleet.support import ENV, LOGS, ROOT, Fleet
 
 
 @pytest.fixture(scope="session")
@@ -49,9 +50,6 @@ def source(tmp_path_factory):
 @pytest.fixture
 def inventory():
     """A copy of the lab's inventory, to make mistakes in."""
-    # Under .lab, because its files find the lab's SSH configuration from two levels up.
-    copy = STATE / "wrong"
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(LAB, copy)
+    copy = copy_of_lab("wrong")
     yield copy
     shutil.rmtree(copy)

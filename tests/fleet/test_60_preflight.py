@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 import yaml
 
+from tests.fleet.changes import edit_hosts
 from tests.fleet.support import ROOT, play
 
 PRODUCTION = ROOT / "inventories/prod"
@@ -31,13 +32,6 @@ def edit(path, *replacements):
         text, count = re.subn(old, new, text)
         assert count, f"{path.name} no longer has {old}"
     path.write_text(text)
-
-
-def edit_hosts(inventory, change):
-    path = inventory / "hosts.yml"
-    content = yaml.safe_load(path.read_text())
-    change(content["all"]["children"])
-    path.write_text(yaml.safe_dump(content))
 
 
 def test_a_tier_without_hosts(inventory):

@@ -94,7 +94,7 @@ def test_every_entry_can_be_followed(drill):
 PROMISED = {
     "web-worker-kill web-master-kill app-host-stop app-host-kill": (5, {"all": 0}),
     "job-worker-kill job-worker-frozen cron-leader-kill cron-leader-frozen": (15, {"all": 0}),
-    "lb-nginx-stop lb-host-stop lb-cut lb-mute": (5, {"all": 5}),
+    "lb-nginx-stop lb-host-stop lb-cut lb-mute lb-deaf": (5, {"all": 5}),
     "cache-host-stop": (2, {"all": 0}),
     "db-postmaster-kill": (10, {"cached": 0, "writes": 10}),
     "db-host-stop db-host-kill db-cut db-deaf db-mute": (30, {"cached": 0, "writes": 30}),

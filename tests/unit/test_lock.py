@@ -43,7 +43,7 @@ def test_a_process_that_got_the_number_is_another_one(other, mine):
     assert lock.lock_left(said.replace(" " + lock.lock_process(process.pid).split()[2], " 1"), mine)
 
 
-def test_a_lock_of_another_machine_is_held(other, mine, monkeypatch):
+def test_a_lock_of_another_machine_is_held(other, monkeypatch):
     process, said = other
     process.kill()
     process.wait()

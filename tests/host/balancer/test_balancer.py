@@ -42,7 +42,7 @@ def test_a_request_carries_who_asked_and_not_what_the_client_claims(ask):
     assert len(headers["x-request-id"]) >= 16
 
 
-def test_a_request_has_one_id_that_the_answer_tells(ask, host):
+def test_a_request_has_one_id_that_the_answer_tells(host):
     head = host.check_output(f"curl -sSki -m 5 -H 'X-Request-ID: a b;c' {SITE}/a")
     given = re.search(r"(?mi)^x-request-id: (\S+)", head)[1]
     assert json.loads(head.splitlines()[-1])["headers"]["x-request-id"] == given
