@@ -130,3 +130,9 @@ def test_a_note_stands_beside_ok(monkeypatch):
     monkeypatch.setattr(host_status.Status, "storage", lambda self: answer)
     row = status.row("storage")
     assert (row["health"], row["healthy"]) == ("ok, nothing copied yet", True)
+
+
+def test_groups_that_are_no_tiers_have_no_row():
+    """An inventory's own groups may have any name, also that of something in the module."""
+    groups = ["copies", "backups", "units", "row", "rows", "berlin"]
+    assert host_status.Status({"address": "192.0.2.1", "tiers": groups}).rows() == []
