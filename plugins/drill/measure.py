@@ -14,7 +14,7 @@ SLOW = 2.0  # an answer that took longer was kept waiting by the fault, unless m
 SLOWEST = 3.0  # and one that took longer than this was, whatever is usual
 CROWD = 3  # slow answers of a kind within three seconds; a few are what a busy machine does
 SHARE = 0.2  # and so much of all of that kind in these seconds
-WRITES = {"write", "job", "object"}
+WRITES = ("write", "job", "object")
 
 
 class Sample(NamedTuple):

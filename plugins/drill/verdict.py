@@ -6,16 +6,17 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from .measure import Sample, Times, failed, recovery
+from ..load.mix import Mix
+from .measure import WRITES, Sample, Times, failed, recovery
 
 BENT = 0.02  # share of requests that a load may leave out before it proves nothing
 PULSE = 10.0  # seconds between the ticks of the schedule that is watched
 LATE = 15.0  # seconds that a tick may be late where no recovery is promised
 GROUPS = {
-    "all": ("app", "total", "sales", "login", "write", "job", "object", "file"),
+    "all": Mix.KINDS,
     "cached": ("app", "total"),
     "reads": ("app", "total", "sales", "login", "file"),
-    "writes": ("write", "job", "object"),
+    "writes": WRITES,
 }
 
 
@@ -34,8 +35,10 @@ def judge(
     """Return the verdict: a row for every promise, and whether all were kept.
 
     `drill` is an entry of the catalogue with what happened: victims, fault_at, undone_at, rate,
-    mix, holders, cron (whether the app has it). `database` holds sales, jobs and ticks as the
-    database has them afterwards.
+    mix, holders, cron (whether the app has it). `report` is the load's, which began at `wall`, a
+    clock time as fault_at is. `database` holds what is there afterwards: sales (how many rows an
+    item has), jobs as [made, ended or null, state], ticks as [due, made, whether it has a job],
+    without_tick (how many jobs of cron no tick made).
     """
     times = Times.of(wall, drill["fault_at"], drill.get("undone_at"))
     rows = [*speed(drill, samples, times, database), *failures(drill, samples, times)]

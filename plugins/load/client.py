@@ -26,7 +26,10 @@ START_COUNT = 50  # requests of a mix after which it counts as started
 
 @dataclass
 class Options:
-    """What to send, where, how fast, and for how long."""
+    """What to send, where, how fast (requests a second), and for how long (seconds).
+
+    fresh, sales and sales_unkeyed are shares of 1; 0 of rate, count or give_up is no bound.
+    """
 
     urls: list[str]
     gets: list[str]
