@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import time
 
 import pytest
 
 from tests.host.entry import call, converge
+from tests.host.members import wait
 
 # Once is enough, and on no particular host.
 testinfra_hosts = ["ansible://db3"]
@@ -24,13 +24,6 @@ def leader(host):
 
 def in_step(host):
     return sorted(cluster(host).values()) == ["leader", "quorum_standby", "quorum_standby"]
-
-
-def wait(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.5)
 
 
 @pytest.fixture(autouse=True)

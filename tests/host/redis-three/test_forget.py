@@ -5,34 +5,22 @@ import subprocess
 import time
 
 from tests.host.entry import call
+from tests.host.members import cli, wait
 
 MEMBERS = [{"name": f"redis{n}", "address": f"10.87.22.1{n}"} for n in (1, 2, 3)]
 testinfra_hosts = ["ansible://redis2"]
 
 
-def cli(host, address, *commands, port=26379):
-    lines = "\n".join(["AUTH test-redis", *commands])
-    answer = host.run(f"redis-cli -t 2 -h {address} -p {port} <<'END'\n{lines}\nEND")
-    return answer.stdout.removeprefix("OK").split()
-
-
 def known(host, member):
     """How many replicas and other Sentinels the Sentinel of a member knows."""
-    state = cli(host, member["address"], "SENTINEL MASTER evenkeel")
+    state = cli(host, member["address"], "SENTINEL MASTER evenkeel", port=26379)
     return [state[state.index(of) + 1] for of in ("num-slaves", "num-other-sentinels")]
-
-
-def wait(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.5)
 
 
 def test_a_lost_replica_is_forgotten_when_the_primary_has_forgotten_it(host):
     wait(lambda: all(known(host, member) == ["2", "2"] for member in MEMBERS))
     ask = "SENTINEL get-master-addr-by-name evenkeel"
-    primary = cli(host, MEMBERS[0]["address"], ask)[0]
+    primary = cli(host, MEMBERS[0]["address"], ask, port=26379)[0]
     lost = next(m for m in MEMBERS if m["address"] != primary and m["name"] != "redis2")
     stay = [member for member in MEMBERS if member != lost]
 

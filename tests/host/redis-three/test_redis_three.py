@@ -5,13 +5,9 @@ import time
 
 import pytest
 
+from tests.host.members import cli
+
 ADDRESSES = ["10.87.22.11", "10.87.22.12", "10.87.22.13"]
-
-
-def cli(host, address, *commands, port=6379):
-    lines = "\n".join(["AUTH test-redis", *commands])
-    answer = host.run(f"redis-cli -t 2 -h {address} -p {port} <<'END'\n{lines}\nEND")
-    return answer.stdout.removeprefix("OK").split()
 
 
 def primary_seen_by(host, address):

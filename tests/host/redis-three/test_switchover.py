@@ -5,6 +5,7 @@ import threading
 import time
 
 from tests.host.entry import call
+from tests.host.members import cli, wait
 
 ADDRESSES = ["10.87.22.11", "10.87.22.12", "10.87.22.13"]
 testinfra_hosts = ["ansible://redis2"]
@@ -30,22 +31,9 @@ while time.monotonic() < end:
 """
 
 
-def cli(host, address, *commands, port=6379):
-    lines = "\n".join(["AUTH test-redis", *commands])
-    answer = host.run(f"redis-cli -t 2 -h {address} -p {port} <<'END'\n{lines}\nEND")
-    return answer.stdout.removeprefix("OK").split()
-
-
 def primary(host):
     ask = "SENTINEL get-master-addr-by-name evenkeel"
     return cli(host, ADDRESSES[0], ask, port=26379)[0]
-
-
-def wait(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.5)
 
 
 def whole(host):
