@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from plugins.load import running
-from tests.fleet.support import LAB, STATE, Fleet, lab, play
+from tests.fleet.changes import copy_of_lab
+from tests.fleet.support import Fleet, lab, play
 
 NETWORK = "10.87.32"
 HOSTS = {
@@ -31,10 +32,7 @@ APP = {
 @pytest.fixture(scope="module")
 def other(fleet):
     """Another fleet with fewer tiers, beside the lab."""
-    # Under .lab, because the copied files find the lab's SSH configuration from two levels up.
-    inventory = STATE / "other"
-    shutil.rmtree(inventory, ignore_errors=True)
-    shutil.copytree(LAB, inventory)
+    inventory = copy_of_lab("other")
     children = {
         tier: {"hosts": {name: {"ansible_host": address} for name, address in hosts.items()}}
         for tier, hosts in HOSTS.items()
