@@ -199,6 +199,27 @@ def test_what_a_restore_that_did_not_end_put_aside_makes_no_room(tmp_path, monke
             restored.fits(place, keep=False, unended=True)
 
 
+def test_a_restored_cluster_has_a_commit_after_the_target_for_a_restore_that_is_repeated(
+    tmp_path, monkeypatch
+):
+    restored = scratch.Scratch(facts.Host({"scratch": tmp_path / "scratch", "stanza": "main"}))
+    done = []
+
+    def query(text):
+        done.append(text)
+        return [("000000020000000000000003",)]
+
+    monkeypatch.setattr(restored, "said", lambda: scratch.PAUSED)
+    monkeypatch.setattr(restored, "query", query)
+    monkeypatch.setattr(restored, "wait", lambda check: check())
+    monkeypatch.setattr(restored, "pg_ctl", lambda word, *_: done.append(word))
+    monkeypatch.setattr(scratch, "RECOVERY", [])
+    assert restored.promote() == {"timeline": 2}
+    commit = next(at for at, text in enumerate(done) if "pg_logical_emit_message(true" in text)
+    recovered = next(at for at, text in enumerate(done) if "NOT pg_is_in_recovery" in text)
+    assert recovered < commit < done.index("stop")
+
+
 def test_every_kind_of_difference_is_told():
     wanted = {"a": "1 rows, checksum 5", "b": "2 rows, checksum 6", "c": "0 rows, checksum 0"}
     found = {"a": "1 rows, checksum 5", "b": "2 rows, checksum 7", "d": "0 rows, checksum 0"}

@@ -233,6 +233,9 @@ class Scratch:
             self.wait(self.follows)
         self.query("SELECT pg_wal_replay_resume()" if paused else "SELECT pg_promote(false)")
         self.wait(lambda: self.query("SELECT 1 WHERE NOT pg_is_in_recovery()"))
+        # A commit after the target: who repeats this restore follows the new timeline, and would
+        # find its end in place of the target.
+        self.query("SELECT pg_logical_emit_message(true, 'evenkeel', 'restored')")
         for name in RECOVERY:
             connection = connect(self.root, "postgres")
             with connection.cursor() as cursor:
