@@ -11,10 +11,14 @@ PATIENCE = 6 * 3600  # seconds that a backup may take, and its proof
 LOOKS = 3 * 3600  # every hour there is a check
 SHOWN = "--property=Id,LoadState,ActiveState,SubState"
 ELAPSE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC$", re.M)
-FAILING = """
+# An archiver that hangs fails nothing, but WAL waits for it.
+FAILING = r"""
     SELECT coalesce(to_char(last_archived_time AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), '')
     FROM pg_stat_archiver
-    WHERE last_failed_time > coalesce(last_archived_time, '-infinity')
+    WHERE last_failed_time > coalesce(last_archived_time, '-infinity') OR EXISTS (
+        SELECT FROM pg_ls_archive_statusdir()
+        WHERE name ~ '\.ready$' AND modification < now() - interval '15 min'
+    )
 """
 
 
