@@ -51,16 +51,18 @@ from ansible.module_utils.basic import AnsibleModule
 
 TIERS = ("lb", "cache", "app", "db", "redis", "storage")
 TIMEOUT = 5  # seconds for any one question
+PATIENT = 20  # for one that asks several itself
+BACKUPS = Path("/usr/local/sbin/pgbackrest-scratch")  # roles/pgbackrest
 COPIER = Path("/usr/local/sbin/rclone-copies")  # roles/rclone
 COPIED = Path("/var/lib/rclone-copies/copied")
 PATIENCE = 6 * 3600  # seconds that copies may take
 
 
-def said(*argv, env=None):
+def said(*argv, env=None, timeout=TIMEOUT):
     """Give what a command prints, or nothing when it fails."""
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=TIMEOUT, check=False,
+            argv, capture_output=True, text=True, timeout=timeout, check=False,
             env={**os.environ, **(env or {})},
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
@@ -195,6 +197,8 @@ class Status:
         member = json.loads(body)
         if member.get("state") not in ("running", "streaming"):
             wrong.append(f"PostgreSQL is {member.get('state')}")
+        elif member.get("role") == "replica" and member.get("replication_state") != "streaming":
+            wrong.append("the replica does not follow the leader")
         status, body = get(self.address, 2379, "/health")
         if status != 200:
             wrong.append("etcd is not healthy")
@@ -203,8 +207,11 @@ class Status:
     @staticmethod
     def backups():
         """What the host knows to be wrong with backups: they don't make it unwell."""
-        tool = "/usr/local/sbin/pgbackrest-scratch"
-        return json.loads(said("runuser", "-u", "postgres", "--", tool, "notes") or "[]")
+        if not BACKUPS.exists():
+            return []
+        notes = said("runuser", "-u", "postgres", "--", str(BACKUPS), "notes", timeout=PATIENT)
+        unknown = f"nothing is known of backups: runuser -u postgres -- {BACKUPS.name} notes"
+        return json.loads(notes) if notes else [unknown]
 
     def redis(self):
         """Redis has a role and Sentinel knows a primary and a quorum."""

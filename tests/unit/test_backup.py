@@ -199,6 +199,27 @@ def test_what_a_restore_that_did_not_end_put_aside_makes_no_room(tmp_path, monke
             restored.fits(place, keep=False, unended=True)
 
 
+def test_a_restored_cluster_has_a_commit_after_the_target_for_a_restore_that_is_repeated(
+    tmp_path, monkeypatch
+):
+    restored = scratch.Scratch(facts.Host({"scratch": tmp_path / "scratch", "stanza": "main"}))
+    done = []
+
+    def query(text):
+        done.append(text)
+        return [("000000020000000000000003",)]
+
+    monkeypatch.setattr(restored, "said", lambda: scratch.PAUSED)
+    monkeypatch.setattr(restored, "query", query)
+    monkeypatch.setattr(restored, "wait", lambda check: check())
+    monkeypatch.setattr(restored, "pg_ctl", lambda word, *_: done.append(word))
+    monkeypatch.setattr(scratch, "RECOVERY", [])
+    assert restored.promote() == {"timeline": 2}
+    commit = next(at for at, text in enumerate(done) if "pg_logical_emit_message(true" in text)
+    recovered = next(at for at, text in enumerate(done) if "NOT pg_is_in_recovery" in text)
+    assert recovered < commit < done.index("stop")
+
+
 def test_every_kind_of_difference_is_told():
     wanted = {"a": "1 rows, checksum 5", "b": "2 rows, checksum 6", "c": "0 rows, checksum 0"}
     found = {"a": "1 rows, checksum 5", "b": "2 rows, checksum 7", "d": "0 rows, checksum 0"}
@@ -263,6 +284,74 @@ def test_a_backup_that_is_late_or_not_proved_has_a_note(
     assert [wrong in line for line in found] == ([True] if wrong else [])
     (late,) = notes.kept(host, now + 4 * 3600)
     assert "repository 2 last looked at" in late
+
+
+START = "0000000200000004000000FE"
+
+
+@pytest.mark.parametrize(
+    ("segments", "lacks"),
+    [
+        ([], None),  # nothing came since
+        (
+            ["0000000200000004000000FE", "0000000200000004000000FF", "000000020000000500000000"],
+            None,
+        ),
+        # In a failover: what the old leader did not finish is on the new timeline, as a whole.
+        (
+            ["0000000200000004000000FE", "0000000300000004000000FF", "000000030000000500000000"],
+            None,
+        ),
+        (["0000000200000004000000FE", "000000020000000500000000"], "0000000200000004000000FF"),
+        (["0000000200000004000000FE", "000000030000000500000001"], "0000000200000004000000FF"),
+        (["0000000200000004000000FF"], START),
+        # A timeline that was left before the backup proves nothing.
+        (["0000000200000004000000FE", "000000010000000500000001"], None),
+    ],
+)
+def test_wal_that_an_archive_lacks_is_named(monkeypatch, segments, lacks):
+    folders = {name[:16] for name in segments} | {"0000000200000003"}
+    said = {"17-2": ["00000003.history", *folders]}
+    for folder in folders:
+        said[folder] = [f"{name}-da39.zst" for name in segments if name.startswith(folder)]
+    said["0000000200000003"] = ["000000020000000300000001-da39.zst"]
+    said.setdefault("0000000200000004", []).append("0000000200000004000000FF.partial-da39.zst")
+    archives = [
+        {"id": "17-1", "database": {"id": 1, "repo-key": 2}},
+        {"id": "17-2", "database": {"id": 2, "repo-key": 2}},
+    ]
+    host = facts.Host({"stanza": "main"}, 2)
+    monkeypatch.setattr(host, "info", lambda repository: {"archive": archives})
+    monkeypatch.setattr(facts, "run", lambda *words: "\n".join(said[words[-1].rsplit("/", 1)[1]]))
+    backup = {"database": {"id": 2, "repo-key": 2}, "archive": {"start": START}}
+    assert host.gap(backup) == lacks
+
+
+def test_wal_that_the_archive_lacks_has_a_note(tmp_path):
+    host = facts.Host({"scratch": tmp_path / "scratch", "stanza": "main", "calendars": []})
+    now = notes.time.time()
+    host.keep("checked", {"backup": "newest"})
+    for gap, wrong in [(None, []), (START, [True])]:
+        host.keep("seen", {"backup": "newest", "stop": now, "gap": gap})
+        assert [f"lacks WAL from {START} on" in line for line in notes.kept(host, now)] == wrong
+
+
+def test_a_file_of_a_check_that_met_a_full_disk_is_as_good_as_none(tmp_path, monkeypatch):
+    host = facts.Host({"scratch": tmp_path / "scratch", "stanza": "main"})
+    host.state("seen").touch()
+    assert host.kept("seen") == host.kept("checked") == {}
+    (note,) = notes.kept(host, at(0))
+    assert "not looked at yet" in note
+    host.keep("checked", {"backup": "older"})
+
+    def full(path, text):
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(facts.Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        host.keep("checked", {"backup": "newest"})
+    assert host.kept("checked") == {"backup": "older"}
 
 
 def test_a_repository_that_nobody_looked_at_has_a_note(tmp_path):

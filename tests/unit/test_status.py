@@ -1,6 +1,8 @@
 """The table of status.yml."""
 
+import json
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,6 +74,41 @@ def test_a_release_that_runs_beside_the_live_one_is_told(tmp_path, monkeypatch):
     given = {"address": "192.0.2.1", "root": tmp_path, "app": "shop", "units": units}
     row = host_status.Status(given).row("app")
     assert row["health"] == "shop-web@old.service runs, too: run site.yml"
+
+
+@pytest.fixture
+def database(tmp_path, monkeypatch):
+    """A db host; what Patroni says of it, and the tool of its backups, can be changed."""
+    member = {"state": "running", "role": "replica", "replication_state": "streaming"}
+    told = {"notes": "[]"}
+    monkeypatch.setattr(host_status, "get", lambda host, port, path: (200, json.dumps(member)))
+    monkeypatch.setattr(host_status, "said", lambda *words, **_: told.get(words[-1], "active"))
+    monkeypatch.setattr(host_status, "processes", lambda unit: 1)
+    monkeypatch.setattr(host_status, "BACKUPS", tmp_path / "pgbackrest-scratch")
+    host_status.BACKUPS.touch()
+    status = host_status.Status({"address": "192.0.2.1"})
+    return SimpleNamespace(member=member, told=told, row=lambda: status.row("db"))
+
+
+@pytest.mark.parametrize("state", [None, "in archive recovery"])
+def test_a_replica_that_does_not_stream_is_unwell(database, state):
+    assert database.row()["health"] == "ok, replica"
+    database.member["replication_state"] = state
+    row = database.row()
+    assert (row["health"], row["healthy"]) == ("the replica does not follow the leader", False)
+    database.member["role"] = "primary"
+    assert database.row()["health"] == "ok, primary"
+
+
+def test_backups_of_which_nothing_is_known_have_a_note(database):
+    """Silence would look as if all were well."""
+    database.told["notes"] = ""
+    said = (
+        "ok, replica, nothing is known of backups: runuser -u postgres -- pgbackrest-scratch notes"
+    )
+    assert database.row()["health"] == said
+    host_status.BACKUPS.unlink()
+    assert database.row()["health"] == "ok, replica"
 
 
 NOON = 1795435200  # 2026-11-23 12:00 UTC

@@ -66,6 +66,22 @@ def test_no_second_cluster_begins_without_a_member_that_may_have_the_data(host):
     )
 
 
+def test_a_member_that_lost_its_data_while_it_ran_is_filled_from_the_others(host, address):
+    """It refuses to start, every second, and makes its directory each time."""
+    bootstrap = host.file("/etc/default/etcd-bootstrap").content_string
+    name = host.ansible.get_variables()["inventory_hostname"]
+    if name != "etcd3" or "STATE=new" not in bootstrap:
+        return  # once is enough
+    host.check_output("rm -rf /var/lib/etcd/evenkeel; systemctl kill --signal=KILL etcd")
+    refused = "journalctl --unit etcd --lines 30 | grep -q 'already been bootstrapped'"
+    host.check_output(f'timeout 60 sh -c "until {refused}; do sleep 0.3; done"')
+    done = converge("etcd", {})
+    assert done.returncode == 0, done.stdout
+    members = json.loads(etcdctl(host, "member list -w json"))["members"]
+    assert [member.get("isLearner", False) for member in members] == [False] * 3
+    assert "here" in etcdctl(host, f"get from-{address}", f"http://{address}:2379")
+
+
 def test_comes_back_after_kill(host, address):
     host.check_output("systemctl kill --signal=KILL etcd")
     host.check_output(

@@ -130,6 +130,21 @@ def test_wal_is_archived_within_the_promised_minute(host):
     assert 0 < marked["archived_s"] < 75
 
 
+def test_wal_that_waits_for_an_archiver_that_hangs_has_a_note(host):
+    archiver = sql(host, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'archiver'")
+    waiting = "/var/lib/postgresql/17/main/pg_wal/archive_status/*.ready"
+    host.check_output(f"kill -STOP {archiver}")
+    try:
+        sql(host, "SELECT pg_logical_emit_message(true, 'test', 'x'), pg_switch_wal()")
+        host.check_output(f"touch -d '20 minutes ago' {waiting}")
+        told = tool(host, "notes")
+    finally:
+        host.check_output(f"kill -CONT {archiver}")
+    assert any(note.startswith("WAL does not reach the archive") for note in told)
+    host.check_output(f"timeout 120 sh -c 'while ls {waiting}; do sleep 0.5; done'")
+    assert not any(note.startswith("WAL does not reach") for note in tool(host, "notes"))
+
+
 def test_the_repository_is_encrypted(host, store):
     tool(host, "flush")
     # How files begin: an OpenSSL header, or zstd's, if they were only compressed.

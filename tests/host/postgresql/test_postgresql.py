@@ -82,6 +82,10 @@ def test_as_much_wal_is_kept_as_may_have_to_be_replayed(host):
     assert psql(host, "SHOW wal_keep_size") == psql(host, "SHOW max_wal_size") == "1GB"
 
 
+def test_a_standby_looks_for_its_leader_each_second(host):
+    assert psql(host, "SHOW wal_retrieve_retry_interval") == "1s"
+
+
 def test_the_rest_api_changes_nothing_without_its_password(host, address):
     status = "curl -s -o /dev/null -w '%{http_code}' --max-time 5 "
     patch = f"-X PATCH -d '{{}}' http://{address}:8008/config"

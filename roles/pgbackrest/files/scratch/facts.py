@@ -1,6 +1,7 @@
 """What both sides need: settings, commands, SQL, Patroni, and what the repository holds."""
 
 import json
+import re
 import subprocess
 import time
 import urllib.error
@@ -10,6 +11,8 @@ from pathlib import Path
 
 SETTINGS = Path("/etc/pgbackrest-scratch.json")
 LEADERS = ("leader", "master")
+PART = re.compile("[0-9A-F]{16}")  # a directory of an archive
+SEGMENT = re.compile(r"[0-9A-F]{24}-")  # a whole one, as the archive names it
 KNOWN = (0, 1, 2, 3)  # ok, and three ways of being empty
 NOBODY = (1, 3)  # a repository that knows no cluster
 TABLES = """
@@ -47,6 +50,20 @@ def differences(wanted, found):
         for table in sorted(wanted.keys() | found.keys())
         if wanted.get(table) != found.get(table)
     ]
+
+
+def gap(names, start):
+    """Name the first segment after `start` that an archive lacks, though it has later ones.
+
+    Whatever the timeline: a new one begins with the segment that the old one did not finish.
+    """
+
+    def number(name):
+        return int(name[8:16], 16) * 256 + int(name[16:24], 16)
+
+    have = {number(name) for name in names if SEGMENT.match(name) and name[:8] >= start[:8]}
+    lacks = next((n for n in range(number(start), max(have, default=0)) if n not in have), None)
+    return None if lacks is None else f"{start[:8]}{lacks >> 8:08X}{lacks & 255:08X}"
 
 
 def held(stanza):
@@ -152,6 +169,19 @@ class Host:
         """Return the backups of the repository, oldest first."""
         return held(self.info(f"--repo={self.repository}"))
 
+    def gap(self, backup):
+        """Name the first segment after a backup began that the repository lacks, if one does."""
+        archives = self.info(f"--repo={self.repository}")["archive"]
+        found = [a["id"] for a in archives if a["database"] == backup["database"]]
+        if not found:
+            return None
+        folder, start = f"archive/{self.settings['stanza']}/{found[0]}", backup["archive"]["start"]
+        listed = [*self.pgbackrest, f"--repo={self.repository}", "repo-ls"]
+        parts = [p for p in run(*listed, folder).split() if PART.fullmatch(p) and p >= start[:16]]
+        # The last first: what comes meanwhile must not look as if it had come before the others.
+        newest = sorted(parts, reverse=True)
+        return gap([n for part in newest for n in run(*listed, f"{folder}/{part}").split()], start)
+
     def info(self, *words):
         """Return what pgBackRest knows of the stanza; it asks every repository, or one."""
         return json.loads(run(*self.pgbackrest, *words, "--output=json", "info"))[0]
@@ -160,3 +190,16 @@ class Host:
         """Name the file of this repository that keeps what a check saw, or what it proved."""
         root = Path(self.settings["scratch"])
         return root.with_name(f"{root.name}-{kind}-{self.repository}.json")
+
+    def keep(self, kind, what):
+        """Write what `kept` returns, all or nothing: a full disk leaves half of a file."""
+        path = self.state(kind)
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(what))
+        new.replace(path)
+
+    def kept(self, kind):
+        """Return what a check of this host saw or proved, nothing where there was none."""
+        with suppress(FileNotFoundError, ValueError):
+            return json.loads(self.state(kind).read_text())
+        return {}

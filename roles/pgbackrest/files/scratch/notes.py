@@ -1,6 +1,5 @@
 """What an operator should know about backups. Asks no repository, so that it takes no time."""
 
-import json
 import re
 import subprocess
 import time
@@ -12,10 +11,14 @@ PATIENCE = 6 * 3600  # seconds that a backup may take, and its proof
 LOOKS = 3 * 3600  # every hour there is a check
 SHOWN = "--property=Id,LoadState,ActiveState,SubState"
 ELAPSE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC$", re.M)
-FAILING = """
+# An archiver that hangs fails nothing, but WAL waits for it.
+FAILING = r"""
     SELECT coalesce(to_char(last_archived_time AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), '')
     FROM pg_stat_archiver
-    WHERE last_failed_time > coalesce(last_archived_time, '-infinity')
+    WHERE last_failed_time > coalesce(last_archived_time, '-infinity') OR EXISTS (
+        SELECT FROM pg_ls_archive_statusdir()
+        WHERE name ~ '\.ready$' AND modification < now() - interval '15 min'
+    )
 """
 
 
@@ -72,18 +75,17 @@ def archiving(host):
 def kept(host, now):
     """Say what is wrong with a repository, as the checks of this host saw it."""
     number = host.repository
-    seen, checked = host.state("seen"), host.state("checked")
-    looked = seen.stat().st_mtime if seen.exists() else 0
+    newest = host.kept("seen")
+    looked = host.state("seen").stat().st_mtime if newest else 0
     if now - looked > LOOKS:
         last = f"last looked at {day(looked)}" if looked else "not looked at yet"
         return [
             f"repository {number} {last}: pgbackrest-check@{number}.timer does so every hour, "
             "playbooks/backup.yml now"
         ]
-    newest = json.loads(seen.read_text())
     if not newest["backup"]:
         return [f"repository {number} has no backup: playbooks/backup.yml takes one"]
-    proven = json.loads(checked.read_text()).get("backup") if checked.exists() else None
+    proven = host.kept("checked").get("backup")
     late, found = due(newest["stop"], host.settings["calendars"]), []
     if late and now - late > PATIENCE:
         found.append(
@@ -93,6 +95,11 @@ def kept(host, now):
     if proven != newest["backup"] and now - newest["stop"] > PATIENCE:
         found.append(
             f"{newest['backup']} is not proved: journalctl -u pgbackrest-check@{number} says why"
+        )
+    if newest.get("gap"):
+        found.append(
+            f"repository {number} lacks WAL from {newest['gap']} on, where a restore would end "
+            "until there is a new backup: playbooks/backup.yml takes one"
         )
     return found
 

@@ -1,7 +1,6 @@
 """The scratch cluster: restored beside the real one, without network; read, promoted or dropped."""
 
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -233,6 +232,9 @@ class Scratch:
             self.wait(self.follows)
         self.query("SELECT pg_wal_replay_resume()" if paused else "SELECT pg_promote(false)")
         self.wait(lambda: self.query("SELECT 1 WHERE NOT pg_is_in_recovery()"))
+        # A commit after the target: who repeats this restore follows the new timeline, and would
+        # find its end in place of the target.
+        self.query("SELECT pg_logical_emit_message(true, 'evenkeel', 'restored')")
         for name in RECOVERY:
             connection = connect(self.root, "postgres")
             with connection.cursor() as cursor:
@@ -255,9 +257,9 @@ class Scratch:
         backups = self.host.backups()
         newest = backups[-1]["label"] if backups else None
         stop = backups[-1]["timestamp"]["stop"] if backups else None
-        self.host.state("seen").write_text(json.dumps({"backup": newest, "stop": stop}))
-        checked = self.host.state("checked")
-        done = json.loads(checked.read_text()) if checked.exists() else {}
+        gap = self.host.gap(backups[-1]) if backups else None
+        self.host.keep("seen", {"backup": newest, "stop": stop, "gap": gap})
+        done = self.host.kept("checked")
         if newest is None or done.get("backup") == newest:
             return done
         if backups[-1].get("error"):
@@ -280,5 +282,5 @@ class Scratch:
             "restored_s": found["restored_s"],
             "checked_s": round(time.monotonic() - began, 1),
         }
-        checked.write_text(json.dumps(done))
+        self.host.keep("checked", done)
         return done
