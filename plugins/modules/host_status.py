@@ -115,6 +115,13 @@ def due(since, calendar):
     return datetime.fromisoformat(f"{found[1]}+00:00").timestamp() if found else None
 
 
+def strays(member):
+    """Say whether a replica does not stream; Patroni names that since 3.0.4, Debian 12 has 3.0.2."""
+    version = tuple(int(part) for part in member["patroni"]["version"].split(".")[:3])
+    streams = member.get("replication_state") == "streaming"
+    return member.get("role") == "replica" and not streams and version >= (3, 0, 4)
+
+
 class Status:
     """The rows of one host: release, processes, and what is wrong, tier by tier."""
 
@@ -197,7 +204,7 @@ class Status:
         member = json.loads(body)
         if member.get("state") not in ("running", "streaming"):
             wrong.append(f"PostgreSQL is {member.get('state')}")
-        elif member.get("role") == "replica" and member.get("replication_state") != "streaming":
+        elif strays(member):
             wrong.append("the replica does not follow the leader")
         status, body = get(self.address, 2379, "/health")
         if status != 200:

@@ -80,6 +80,7 @@ def test_a_release_that_runs_beside_the_live_one_is_told(tmp_path, monkeypatch):
 def database(tmp_path, monkeypatch):
     """A db host; what Patroni says of it, and the tool of its backups, can be changed."""
     member = {"state": "running", "role": "replica", "replication_state": "streaming"}
+    member["patroni"] = {"version": "4.0.7"}
     told = {"notes": "[]"}
     monkeypatch.setattr(host_status, "get", lambda host, port, path: (200, json.dumps(member)))
     monkeypatch.setattr(host_status, "said", lambda *words, **_: told.get(words[-1], "active"))
@@ -98,6 +99,13 @@ def test_a_replica_that_does_not_stream_is_unwell(database, state):
     assert (row["health"], row["healthy"]) == ("the replica does not follow the leader", False)
     database.member["role"] = "primary"
     assert database.row()["health"] == "ok, primary"
+
+
+def test_a_patroni_that_can_not_say_whether_it_streams_is_believed(database):
+    """Debian 12 has 3.0.2."""
+    del database.member["replication_state"]
+    database.member["patroni"]["version"] = "3.0.2"
+    assert database.row()["health"] == "ok, replica"
 
 
 def test_backups_of_which_nothing_is_known_have_a_note(database):
