@@ -74,6 +74,22 @@ def test_a_release_that_runs_beside_the_live_one_is_told(tmp_path, monkeypatch):
     assert row["health"] == "shop-web@old.service runs, too: run site.yml"
 
 
+@pytest.mark.parametrize(
+    ("ports", "health"),
+    [
+        ("elements = { 8000 expires 60s }", "drained: run restart.yml, or wait"),
+        ("", "ok"),  # the table of a drain that ended by itself
+    ],
+)
+def test_a_host_is_drained_as_long_as_ports_are_refused(tmp_path, monkeypatch, ports, health):
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop/current").symlink_to("releases/new")
+    table = f"table inet evenkeel_drain {{ set ports {{ type inet_service {ports} }} }}"
+    monkeypatch.setattr(host_status, "said", lambda *words, **_: table * ("nft" in words))
+    given = {"address": "192.0.2.1", "root": tmp_path, "app": "shop", "units": []}
+    assert host_status.Status(given).row("app")["health"].startswith(health)
+
+
 NOON = 1795435200  # 2026-11-23 12:00 UTC
 
 
