@@ -59,6 +59,7 @@ class Fleet:
     derived: dict[str, str] = field(default_factory=dict)  # set by the playbooks, and where
     words: set[str] = field(default_factory=set)  # names that playbooks and templates read
     files: dict[str, str] = field(default_factory=dict)  # of the controller, by variable
+    processes: dict[str, dict] = field(default_factory=dict)  # of the app, by type
     renamed: dict[str, str] = field(default_factory=dict)
 
 
@@ -76,18 +77,24 @@ def tier_problems(fleet, tiers):
 
 
 def address_problems(fleet):
-    """Hosts without an address, with a name for one, or with another host's."""
+    """Hosts without an address, with a name or IPv6 for one, or with another host's."""
     real = {h: a for h, a in fleet.addresses.items() if a is None or not EXAMPLE.search(a)}
     for host, address in real.items():
         if address is None:
             yield f"{host} has no address: write ansible_host: ADDRESS at {host} in {fleet.source}"
             continue
         try:
-            ip_address(address)
+            version = ip_address(address).version
         except ValueError:
             yield (
                 f"the address of {host}, {address}, is not an IP address: write ansible_host: "
                 f"ADDRESS, or private_address: ADDRESS beside the name, in {fleet.source}"
+            )
+            continue
+        if version != 4:  # sockets, lists of servers and pg_hba.conf are written for IPv4
+            yield (
+                f"the address of {host}, {address}, is IPv6, and hosts reach each other by IPv4: "
+                f"write private_address: IPv4 ADDRESS beside it in {fleet.source}"
             )
     for address, times in Counter(filter(None, real.values())).items():
         if times > 1:
@@ -195,6 +202,25 @@ def port_problems(fleet, table):
             )
 
 
+def route_problems(fleet):
+    """Process types that would take each other's requests, and a site that nobody serves."""
+    routes = {}
+    for kind, process in fleet.processes.items():
+        if process.get("listen"):
+            routes.setdefault(process.get("route", "/"), []).append(kind)
+    for route, kinds in routes.items():
+        if len(kinds) > 1:
+            yield (
+                f"{' and '.join(kinds)} of app_processes have one route, {route}: write another, "
+                f"such as route: /{kinds[-1]}/, for all but one"
+            )
+    if fleet.processes and fleet.groups.get("lb") and "/" not in routes:
+        yield (
+            "no process type of app_processes has the route /: "
+            "write listen: PORT and no route for the one that serves the site"
+        )
+
+
 def role_variables(root, load, groups):
     """Return what each role under `root` knows, and what those with hosts require."""
     known, required = {}, set()
@@ -230,6 +256,7 @@ class ActionModule(ActionBase):
             *example_problems(fleet),
             *file_problems(fleet),
             *port_problems(fleet, args["ports"]),
+            *route_problems(fleet),
         ]
         return result
 
@@ -275,6 +302,7 @@ class ActionModule(ActionBase):
                 for host in groups["all"][:1]
                 if (path := _value(hostvars, host, variable.name)) and Path(path).is_absolute()
             },
+            processes=_processes(hostvars, groups.get("app", [])[:1]),
             renamed=renamed,
         )
 
@@ -303,3 +331,12 @@ def _value(hostvars, host, name):
     except (AnsibleError, KeyError):
         return None
     return str(value)
+
+
+def _processes(hostvars, hosts):
+    """Return the process types of the app, as far as they can be read."""
+    try:
+        found = dict(hostvars[hosts[0]]["app_processes"])
+    except (AnsibleError, IndexError, KeyError, TypeError, ValueError):
+        return {}
+    return {str(kind): process for kind, process in found.items() if isinstance(process, dict)}
