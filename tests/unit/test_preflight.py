@@ -8,6 +8,7 @@ from plugins.action.preflight_inventory import (
     Variable,
     address_problems,
     example_problems,
+    extra_problems,
     file_problems,
     port_problems,
     route_problems,
@@ -88,6 +89,22 @@ def test_variables_of_the_operators_own_are_not_our_business():
         words={"redis_mb", "fleet_names", "pgbackrest_host"},
     )
     assert list(variable_problems(fleet)) == []
+
+
+def test_what_is_misspelled_on_the_command_line():
+    """`-e relase=…` would deploy the working tree."""
+    fleet = Fleet(
+        options={"release"},
+        derived={"fleet_lb": "wiring.yml"},
+        roles={"app": {"app_ready_timeout"}},
+        variables=[Variable("shop_colour", "red", "f.yml")],
+        extras=["release", "fleet_lb", "app_ready_timeout", "shop_colour", "ansible_user"],
+    )
+    assert not list(extra_problems(fleet))
+    fleet.extras = ["relase"]
+    assert only(extra_problems(fleet)) == "unknown variable relase after -e: did you mean release?"
+    fleet.extras = ["ticket"]
+    assert only(extra_problems(fleet)).endswith("after -e: leave it out, nothing reads it")
 
 
 def test_a_variable_that_the_playbooks_override():
