@@ -59,6 +59,20 @@ def test_what_else_is_wrong_is_still_said():
     assert health.startswith("/readyz answers 503; not the fleet's release")
 
 
+def test_a_maintenance_page_that_one_balancer_alone_shows_is_told():
+    def healths(*notes):
+        well = {**OK, "tier": "lb", "release": "-", "healthy": True}
+        rows = [{**well, "health": f"ok{note}"} for note in notes]
+        answers = {str(number): {"rows": [row]} for number, row in enumerate(rows)}
+        return [(row["health"], row["healthy"]) for row in status_rows(list(answers), answers)]
+
+    page = ", maintenance page on"
+    assert healths(page, page) == [(f"ok{page}", True)] * 2
+    fine, left = healths("", page)
+    assert fine == ("ok", True)
+    assert left == (f"ok{page} and not on every balancer: run maintenance.yml", False)
+
+
 def test_a_release_that_runs_beside_the_live_one_is_told(tmp_path, monkeypatch):
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop/current").symlink_to("releases/new")
