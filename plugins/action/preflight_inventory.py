@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible.utils.vars import load_extra_vars
 
 PLACEHOLDER = re.compile(
     r"change.?me|replace.?me|example|placeholder|^(password|secret|todo|x+|<.*>)$", re.I
@@ -21,6 +22,8 @@ EXAMPLE = re.compile(  # RFC 2606 and 5737
     r"\b(?:[\w-]+\.)*example\.(?:com|org|net)\b|\b(?:192\.0\.2|198\.51\.100|203\.0\.113)\.\d+\b"
 )
 WORD = re.compile(r"\b[a-z][a-z0-9]*(?:_[a-z0-9]+)+\b")
+ANY_WORD = re.compile(r"\b[a-zA-Z]\w*\b")
+COMMENT = re.compile(r"(?:^|\s)#.*")
 KEY = re.compile(r"^ *(\w+):", re.M)
 SECRET_LENGTH = 12
 # Roles whose required variables matter only where their tier has hosts.
@@ -59,6 +62,9 @@ class Fleet:
     derived: dict[str, str] = field(default_factory=dict)  # set by the playbooks, and where
     words: set[str] = field(default_factory=set)  # names that playbooks and templates read
     files: dict[str, str] = field(default_factory=dict)  # of the controller, by variable
+    extras: list[str] = field(default_factory=list)  # variables that -e gave
+    options: set[str] = field(default_factory=set)  # every word of the playbooks: some are read
+    processes: dict[str, dict] = field(default_factory=dict)  # of the app, by type
     renamed: dict[str, str] = field(default_factory=dict)
 
 
@@ -76,18 +82,24 @@ def tier_problems(fleet, tiers):
 
 
 def address_problems(fleet):
-    """Hosts without an address, with a name for one, or with another host's."""
+    """Hosts without an address, with a name or IPv6 for one, or with another host's."""
     real = {h: a for h, a in fleet.addresses.items() if a is None or not EXAMPLE.search(a)}
     for host, address in real.items():
         if address is None:
             yield f"{host} has no address: write ansible_host: ADDRESS at {host} in {fleet.source}"
             continue
         try:
-            ip_address(address)
+            version = ip_address(address).version
         except ValueError:
             yield (
                 f"the address of {host}, {address}, is not an IP address: write ansible_host: "
                 f"ADDRESS, or private_address: ADDRESS beside the name, in {fleet.source}"
+            )
+            continue
+        if version != 4:  # sockets, lists of servers and pg_hba.conf are written for IPv4
+            yield (
+                f"the address of {host}, {address}, is IPv6, and hosts reach each other by IPv4: "
+                f"write private_address: IPv4 ADDRESS beside it in {fleet.source}"
             )
     for address, times in Counter(filter(None, real.values())).items():
         if times > 1:
@@ -123,6 +135,17 @@ def variable_problems(fleet):
                 )
     for name in sorted(fleet.required - own - fleet.derived.keys()):
         yield f"{name} is missing: write {name}: VALUE into {fleet.folder}/fleet.yml"
+
+
+def extra_problems(fleet):
+    """Variables after -e that nothing reads: without `release`, a deploy takes the working tree."""
+    own = {variable.name for variable in fleet.variables}
+    known = fleet.words.union(fleet.options, fleet.derived, own, *fleet.roles.values())
+    for name in fleet.extras:
+        if not name.startswith(("ansible_", "secret_", "__")) and name not in known:
+            meant = resembling(name, sorted(known))
+            advice = f"did you mean {meant}?" if meant else "leave it out, nothing reads it"
+            yield f"unknown variable {name} after -e: {advice}"
 
 
 def resembling(name, names):
@@ -195,6 +218,25 @@ def port_problems(fleet, table):
             )
 
 
+def route_problems(fleet):
+    """Process types that would take each other's requests, and a site that nobody serves."""
+    routes = {}
+    for kind, process in fleet.processes.items():
+        if process.get("listen"):
+            routes.setdefault(process.get("route", "/"), []).append(kind)
+    for route, kinds in routes.items():
+        if len(kinds) > 1:
+            yield (
+                f"{' and '.join(kinds)} of app_processes have one route, {route}: write another, "
+                f"such as route: /{kinds[-1]}/, for all but one"
+            )
+    if fleet.processes and fleet.groups.get("lb") and "/" not in routes:
+        yield (
+            "no process type of app_processes has the route /: "
+            "write listen: PORT and no route for the one that serves the site"
+        )
+
+
 def role_variables(root, load, groups):
     """Return what each role under `root` knows, and what those with hosts require."""
     known, required = {}, set()
@@ -226,10 +268,12 @@ class ActionModule(ActionBase):
             *tier_problems(fleet, args["tiers"]),
             *address_problems(fleet),
             *variable_problems(fleet),
+            *extra_problems(fleet),
             *secret_problems(fleet),
             *example_problems(fleet),
             *file_problems(fleet),
             *port_problems(fleet, args["ports"]),
+            *route_problems(fleet),
         ]
         return result
 
@@ -243,11 +287,11 @@ class ActionModule(ActionBase):
         playbooks = Path(task_vars["playbook_dir"])
 
         variables = list(self._variables(hostvars._inventory, folders))
-        words = " ".join(s for v in variables for s in strings(v.value) if "{{" in s or "{%" in s)
+        own = " ".join(s for v in variables for s in strings(v.value) if "{{" in s or "{%" in s)
         for folder in folders:  # an operator's own templates
-            words += " ".join(path.read_text() for path in folder.glob("**/*.j2"))
+            own += " ".join(path.read_text() for path in folder.glob("**/*.j2"))
         texts = [path.read_text() for path in playbooks.glob("**/*.yml")]
-        words += " ".join(texts)
+        words = own + " ".join(texts)
         for variable in variables:
             if variable.name.startswith("secret_") and "{{" in str(variable.value):
                 hosts = groups["all"][:1]
@@ -275,6 +319,9 @@ class ActionModule(ActionBase):
                 for host in groups["all"][:1]
                 if (path := _value(hostvars, host, variable.name)) and Path(path).is_absolute()
             },
+            extras=list(load_extra_vars(self._loader)),
+            options=set(ANY_WORD.findall(own + "\n".join(COMMENT.sub("", t) for t in texts))),
+            processes=_processes(hostvars, groups.get("app", [])[:1]),
             renamed=renamed,
         )
 
@@ -303,3 +350,12 @@ def _value(hostvars, host, name):
     except (AnsibleError, KeyError):
         return None
     return str(value)
+
+
+def _processes(hostvars, hosts):
+    """Return the process types of the app, as far as they can be read."""
+    try:
+        found = dict(hostvars[hosts[0]]["app_processes"])
+    except (AnsibleError, IndexError, KeyError, TypeError, ValueError):
+        return {}
+    return {str(kind): process for kind, process in found.items() if isinstance(process, dict)}

@@ -19,7 +19,17 @@ def status_rows(hosts: list[str], answers: dict[str, dict]) -> list[dict]:
             health = f"unreachable: {reason[-100:]}" if answer.get("unreachable") else reason[-100:]
             rows.append({**dict.fromkeys(COLUMNS, "-"), "host": host, "health": health})
     mark_mixed([row for row in rows if row["tier"] == "app" and row["release"] != "-"])
+    mark_lone_page([row for row in rows if row["tier"] == "lb" and row.get("healthy")])
     return rows
+
+
+def mark_lone_page(rows: list[dict]) -> None:
+    """Call a balancer unwell that alone shows the maintenance page: it was away when that ended."""
+    shown = [row for row in rows if "maintenance page on" in row["health"]]
+    if len(shown) < len(rows):
+        for row in shown:
+            row["health"] += " and not on every balancer: run maintenance.yml"
+            row["healthy"] = False
 
 
 def mark_mixed(rows: list[dict]) -> None:

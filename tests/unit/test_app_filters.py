@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from ansible.errors import AnsibleFilterError
 
+from tests.unit.test_templates import Renderer
+
 PLUGIN = Path(__file__).parents[2] / "plugins/filter/app.py"
 SPEC = importlib.util.spec_from_file_location("app_filters", PLUGIN)
 filters = importlib.util.module_from_spec(SPEC)
@@ -62,3 +64,15 @@ def test_a_value_is_read_back_as_it_was(value):
 def test_a_name_that_is_no_variable_is_refused():
     with pytest.raises(AnsibleFilterError, match="not the name"):
         filters.environment_file({"MY KEY": "x"})
+
+
+def test_of_a_type_that_is_gone_the_sockets_close_first():
+    """One that is open starts its service again, which would then run without a unit."""
+    renderer = Renderer("lab", "app")
+    task = renderer._yaml(renderer.role / "tasks/retire.yml")[1]
+    gone = [f"refapp-{letter}" for letter in "abcdefgh"]
+    names = [f"{unit}{end}" for unit in ["refapp-web", *gone] for end in ("@.service", ".socket")]
+    found = {"__app_found": {"files": [{"path": f"/etc/systemd/system/{n}"} for n in names]}}
+    order = renderer._with({**task["vars"], **found}).template(task["loop"])
+    assert len(order) == 2 * len(gone)
+    assert all(order.index(f"{u}.socket") < order.index(f"{u}@.service") for u in gone)

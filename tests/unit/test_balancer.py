@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit.test_templates import Renderer
+from tests.unit.test_templates import Renderer, trust_as_template
 
 ROLE = Path(__file__).resolve().parents[2] / "roles/balancer"
 SPECS = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]
@@ -55,3 +55,12 @@ def test_websockets_of_an_address_are_limited_or_not(limit):
     )
     assert site.count("limit_conn_zone $balancer_websocket_from") == (limit > 0)
     assert re.findall(r"limit_conn balancer_websockets (\d+);", site) == ["7"] * (limit > 0)
+
+
+def test_caches_ask_the_process_type_that_serves_the_site_whatever_its_name():
+    renderer = Renderer("lab", "cache")
+    processes = {"api": {"listen": 8100, "route": "/api/"}, "site": {"listen": 9000}}
+    variables = renderer._with({"app_processes": processes})
+    servers = variables.template(trust_as_template("{{ cache_servers }}"))
+    assert [server["name"] for server in servers] == ["app1", "app2", "app3"]
+    assert {server["port"] for server in servers} == {9000}

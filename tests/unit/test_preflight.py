@@ -8,8 +8,10 @@ from plugins.action.preflight_inventory import (
     Variable,
     address_problems,
     example_problems,
+    extra_problems,
     file_problems,
     port_problems,
+    route_problems,
     secret_problems,
     tier_problems,
     variable_problems,
@@ -35,11 +37,14 @@ def test_a_misspelled_group():
 
 
 def test_addresses_that_are_none_or_shared():
-    fleet = Fleet(addresses={"a": "10.0.0.1", "b": "10.0.0.1", "c": "db.internal", "d": None})
+    addresses = {"a": "10.0.0.1", "b": "10.0.0.1", "c": "db.internal", "d": None, "e": "fd00::5"}
+    fleet = Fleet(addresses=addresses)
     lines = list(address_problems(fleet))
     assert any("a and b have one address" in line for line in lines)
     assert any("db.internal, is not an IP address" in line for line in lines)
     assert any("d has no address" in line for line in lines)
+    assert any("e, fd00::5, is IPv6" in line and "private_address" in line for line in lines)
+    assert len(lines) == 4
 
 
 def test_variables_that_nothing_reads():
@@ -86,6 +91,22 @@ def test_variables_of_the_operators_own_are_not_our_business():
     assert list(variable_problems(fleet)) == []
 
 
+def test_what_is_misspelled_on_the_command_line():
+    """`-e relase=…` would deploy the working tree."""
+    fleet = Fleet(
+        options={"release"},
+        derived={"fleet_lb": "wiring.yml"},
+        roles={"app": {"app_ready_timeout"}},
+        variables=[Variable("shop_colour", "red", "f.yml")],
+        extras=["release", "fleet_lb", "app_ready_timeout", "shop_colour", "ansible_user"],
+    )
+    assert not list(extra_problems(fleet))
+    fleet.extras = ["relase"]
+    assert only(extra_problems(fleet)) == "unknown variable relase after -e: did you mean release?"
+    fleet.extras = ["ticket"]
+    assert only(extra_problems(fleet)).endswith("after -e: leave it out, nothing reads it")
+
+
 def test_a_variable_that_the_playbooks_override():
     fleet = Fleet(variables=[Variable("fleet_db", 1, "f.yml")], derived={"fleet_db": "wiring.yml"})
     assert "has no effect" in only(variable_problems(fleet))
@@ -130,6 +151,16 @@ def test_two_tiers_that_share_a_port():
     fleet = Fleet(groups={"app": ["one"], "lb": ["one", "two"]})
     line = only(port_problems(fleet, table))
     assert line.startswith("port 80 on one is wanted by a (tier app) and by b (tier lb)")
+
+
+def test_process_types_that_take_each_others_requests():
+    site, worker = {"listen": 8000}, {"command": "work"}
+    assert not list(route_problems(Fleet(processes={"site": site, "worker": worker})))
+    fleet = Fleet(processes={"site": site, "admin": {"listen": 8300}})
+    assert only(route_problems(fleet)).startswith("site and admin of app_processes have one route")
+    api = {"listen": 8000, "route": "/api/"}
+    fleet = Fleet(groups={"lb": ["lb1"]}, processes={"api": api, "worker": worker})
+    assert "has the route /" in only(route_problems(fleet))
 
 
 def test_a_sound_host():

@@ -61,6 +61,20 @@ def test_what_else_is_wrong_is_still_said():
     assert health.startswith("/readyz answers 503; not the fleet's release")
 
 
+def test_a_maintenance_page_that_one_balancer_alone_shows_is_told():
+    def healths(*notes):
+        well = {**OK, "tier": "lb", "release": "-", "healthy": True}
+        rows = [{**well, "health": f"ok{note}"} for note in notes]
+        answers = {str(number): {"rows": [row]} for number, row in enumerate(rows)}
+        return [(row["health"], row["healthy"]) for row in status_rows(list(answers), answers)]
+
+    page = ", maintenance page on"
+    assert healths(page, page) == [(f"ok{page}", True)] * 2
+    fine, left = healths("", page)
+    assert fine == ("ok", True)
+    assert left == (f"ok{page} and not on every balancer: run maintenance.yml", False)
+
+
 def test_a_release_that_runs_beside_the_live_one_is_told(tmp_path, monkeypatch):
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop/current").symlink_to("releases/new")
@@ -117,6 +131,22 @@ def test_backups_of_which_nothing_is_known_have_a_note(database):
     assert database.row()["health"] == said
     host_status.BACKUPS.unlink()
     assert database.row()["health"] == "ok, replica"
+
+
+@pytest.mark.parametrize(
+    ("ports", "health"),
+    [
+        ("elements = { 8000 expires 60s }", "drained: run restart.yml, or wait"),
+        ("", "ok"),  # the table of a drain that ended by itself
+    ],
+)
+def test_a_host_is_drained_as_long_as_ports_are_refused(tmp_path, monkeypatch, ports, health):
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop/current").symlink_to("releases/new")
+    table = f"table inet evenkeel_drain {{ set ports {{ type inet_service {ports} }} }}"
+    monkeypatch.setattr(host_status, "said", lambda *words, **_: table * ("nft" in words))
+    given = {"address": "192.0.2.1", "root": tmp_path, "app": "shop", "units": []}
+    assert host_status.Status(given).row("app")["health"].startswith(health)
 
 
 NOON = 1795435200  # 2026-11-23 12:00 UTC

@@ -129,3 +129,15 @@ def test_who_connects_is_not_locked_out(host):
         assert "connect as another one" in " ".join(done.stdout.split())
     finally:
         host.check_output(f"cat > {rules} <<'END'\n{before}\nEND")
+
+
+def test_options_of_sshd_that_an_interrupted_run_left_unloaded_are_loaded_once(host):
+    name = host.ansible.get_variables()["inventory_hostname"]
+    loaded = "systemctl show ssh --value --property=StateChangeTimestampMonotonic"
+    host.check_output("touch /etc/ssh/sshd_config.d/10-evenkeel.conf")
+    for loads in (True, False):
+        before = host.check_output(loaded)
+        done = converge("base", {}, hosts=name)
+        assert done.returncode == 0, done.stdout
+        assert (host.check_output(loaded) != before) is loads, done.stdout
+    assert " changed=0 " in done.stdout

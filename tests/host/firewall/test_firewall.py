@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests.host.entry import call
+from tests.host.entry import call, converge
 
 SERVER = "10.87.12.11"
 PORTS = [80, 7000, 7001, 7002, 9999]
@@ -101,3 +101,16 @@ def test_nobody_is_locked_out(host, name, said, reason):
     assert done.returncode != 0
     assert f"server would no longer accept SSH {reason}" in done.stdout
     assert host.check_output("nft list chain inet evenkeel input") == before
+
+
+def test_rules_that_an_interrupted_run_left_unloaded_are_loaded_once(host, name):
+    if name != "server":
+        pytest.skip("one host tells")
+    loaded = "systemctl show evenkeel-firewall --value --property=ActiveEnterTimestampMonotonic"
+    host.check_output("touch /etc/evenkeel/firewall.nft")
+    for loads in (True, False):
+        before = host.check_output(loaded)
+        done = converge("firewall", {}, hosts="server")
+        assert done.returncode == 0, done.stdout
+        assert (host.check_output(loaded) != before) is loads, done.stdout
+    assert " changed=0 " in done.stdout
