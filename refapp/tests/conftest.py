@@ -29,12 +29,17 @@ JWT_KEY = "0123456789abcdef0123456789abcdef"
 LOGIN = str(uuid.uuid4())  # of the tokens that tests make: it stands, and no test may end it
 
 
-@pytest.fixture(autouse=True)
-def log_of_this_test():
-    """What a test logs is written while pytest still listens to it."""
-    yield
-    if logs.queued:
-        logs.queued.flush()
+@pytest.hookimpl(wrapper=True, trylast=True)
+def write_log(item):
+    """What each phase of a test logs is written while pytest still listens to it."""
+    try:
+        return (yield)
+    finally:
+        if logs.queued:
+            logs.queued.flush()
+
+
+pytest_runtest_setup = pytest_runtest_call = pytest_runtest_teardown = write_log
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,10 @@
 import contextlib
 import time
 import uuid
+from datetime import datetime, timedelta
 
 from conftest import connect
+from workers import eventually
 
 
 @contextlib.contextmanager
@@ -39,13 +41,17 @@ def test_a_sale_for_which_the_disk_has_no_room_is_refused_for_now(sql, item, sel
     assert sell(item).status_code == 201
 
 
-def test_a_job_whose_statement_is_always_too_slow_dies(work, submit, until, sql, item):
+def test_a_job_whose_statement_is_always_too_slow_dies(work, submit, look, until, sql, item):
     """The database is there: waiting for it would be for ever, and each try loads it."""
     work(WEB_CONCURRENCY="1")
     sales = [{"item": item, "amount": 1}]
     with before_sales(sql, item, "PERFORM pg_sleep(3)"):  # more than a statement may take
-        dead = until("dead", submit("sales-import", args={"sales": sales}, max_attempts=2))
+        job = submit("sales-import", args={"sales": sales}, max_attempts=2)
+        waits = eventually(lambda: (now := look(job))["failures"] and now)
+        dead = until("dead", job)
     assert (dead["failures"], dead["error"]) == (2, "TooSlow")
+    started, again = (datetime.fromisoformat(waits[name]) for name in ("started_at", "run_at"))
+    assert again - started > timedelta(seconds=12), "it may be slow for a while"
 
 
 def test_a_job_is_accepted_though_its_connection_was_lost(submit, sql, lose_the_database):

@@ -192,3 +192,12 @@ def test_an_unknown_kind_waits_for_a_release_that_knows_it(work, submit, until, 
     waiting = look({"id": newer})
     assert (waiting["state"], waiting["failures"]) == ("queued", 0)
     assert sql("SELECT count(*) FROM procrastinate_jobs") == [(1,)]
+
+
+def test_an_idle_process_that_was_killed_costs_no_attempt(work, submit, until):
+    worker = work(WEB_CONCURRENCY="1")
+    until("done", submit())
+    [child] = worker.children()
+    os.kill(child, signal.SIGKILL)
+    eventually(lambda: not worker.children())
+    assert until("done", submit(max_attempts=1))["failures"] == 0

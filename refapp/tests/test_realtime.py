@@ -1,7 +1,9 @@
 """Messages reach everyone once, in order, on every host; nobody else gets any."""
 
 import asyncio
+import contextlib
 import json
+import socket
 import time
 import uuid
 
@@ -88,6 +90,14 @@ def test_a_token_is_not_called_wrong_when_nobody_can_tell(hosts, postgres):
         postgres.start()
 
 
+HANDSHAKE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
+}
+
+
 def test_long_polling_and_other_sites_are_refused(hosts):
     status, body = send(
         "GET", f"http://127.0.0.1:{hosts.ports[0]}/socket.io/?EIO=4&transport=polling"
@@ -96,15 +106,17 @@ def test_long_polling_and_other_sites_are_refused(hosts):
     status, _ = send(
         "GET",
         f"http://127.0.0.1:{hosts.ports[0]}/socket.io/?EIO=4&transport=websocket",
-        headers={
-            "Origin": "https://elsewhere.example",
-            "Connection": "Upgrade",
-            "Upgrade": "websocket",
-            "Sec-WebSocket-Version": "13",
-            "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
-        },
+        headers=HANDSHAKE | {"Origin": "https://elsewhere.example"},
     )
     assert status == 400
+
+
+@pytest.mark.parametrize("name", ["Connection", "Sec-WebSocket-Version", "Sec-WebSocket-Key"])
+def test_what_only_looks_like_a_handshake_is_refused(hosts, name):
+    headers = {each: value for each, value in HANDSHAKE.items() if each != name}
+    where = f"http://127.0.0.1:{hosts.ports[0]}/socket.io/?EIO=4&transport=websocket"
+    status, body = send("GET", where, headers=headers)
+    assert (status, json.loads(body)["status"]) == (400, 400)
 
 
 def test_nothing_comes_before_the_token_or_the_join(hosts):
@@ -266,6 +278,53 @@ def test_who_shows_no_good_token_does_not_keep_a_thread(realtime):
         assert await asyncio.to_thread(realtime.probe) == 200
 
     talk(work())
+
+
+def shake_hands(port):
+    """Return the socket of a WebSocket of nobody, and what was answered."""
+    connection = socket.create_connection(("127.0.0.1", port), 5)
+    head = ["GET /socket.io/?EIO=4&transport=websocket HTTP/1.1", "Host: x"]
+    head += [f"{name}: {value}" for name, value in HANDSHAKE.items()]
+    head += ["Sec-WebSocket-Extensions: permessage-deflate"]
+    connection.sendall("\r\n".join([*head, "", ""]).encode())
+    return connection, connection.recv(1024)
+
+
+def frame(data, first=0x81):
+    """Return a frame: of a text that is whole, unless its first byte says otherwise."""
+    size = bytes([0xFF]) + len(data).to_bytes(8)  # masked, by nothing
+    return bytes([first]) + size + bytes(4) + data
+
+
+def send_without_end(connection):
+    """Send 50 MB of a packet that is never whole."""
+    connection.sendall(frame(b"x" * 10_000, first=0x01))
+    for _ in range(5_000):
+        connection.sendall(frame(b"x" * 10_000, first=0x00))
+
+
+def test_a_packet_has_a_bound_while_it_comes(realtime):
+    for _ in range(5):  # a thread more than there are
+        connection, answer = shake_hands(realtime.port)
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        assert b"deflate" not in answer, "it would be another size than what comes"
+        with connection, pytest.raises(ConnectionError):
+            send_without_end(connection)
+    assert realtime.probe() == 200
+
+
+@pytest.mark.parametrize("packet", [b"", b"hello", b"4" + b"[" * 10_000])
+def test_what_is_no_packet_ends_the_connection(hosts, packet):
+    connection, _ = shake_hands(hosts.ports[0])
+    with connection:
+        connection.sendall(frame(packet))
+        heard = b""
+        with contextlib.suppress(ConnectionError):
+            while more := connection.recv(1024):
+                heard += more
+    assert b"HTTP/1.1" not in heard
+    failed = "Error handling request GET /socket.io/?EIO=4&transport=websocket"
+    assert failed not in [line["message"] for line in hosts.live[0].lines()]
 
 
 def test_who_shows_no_good_token_does_not_delay_a_stop(realtime):

@@ -15,6 +15,7 @@ from .work import KINDS
 log = logging.getLogger(__name__)
 
 LONGEST = 300.0  # seconds between two attempts, at most
+SLOW = 15.0  # ... until the second attempt after a statement that took too long; doubles with each
 AWAY = 2.0  # seconds until a job is tried again that missed a service; no failure of its own
 UNKNOWN = 5.0  # ... until a release may have it that knows its kind
 
@@ -102,8 +103,10 @@ class Delivery:
         if outcome == "away":
             await self._one(HAND_BACK, **mine, message=f"waits: {why}")
             raise Again(AWAY)
-        if outcome == "failed":
-            pause = backoff(KINDS[kind].backoff, order.failures)
+        if outcome in ("failed", "slow"):
+            # A database that is slow for a minute or two must not cost a job all its attempts.
+            first = SLOW if outcome == "slow" else KINDS[kind].backoff
+            pause = backoff(first, order.failures)
             failed = await self._one(FAIL, **mine, error=why, pause=pause)
             if failed is None:  # its effect is there, but what follows that was cut off
                 raise Again(AWAY)

@@ -50,6 +50,10 @@ class Child:
             await asyncio.to_thread(self._process.join, 5)
             raise DiedError(f"process ended with {self._process.exitcode}") from error
 
+    def lives(self):
+        """Return whether it can be given a job."""
+        return self._process.is_alive()
+
     def retire(self):
         """Let it go once it is idle; it has a second for what it still owes."""
         self._pipe.close()
@@ -72,7 +76,7 @@ class Executor:
 
     async def perform(self, order):
         """Run a job in a child. Raises TimeLimitError or DiedError; cancelling kills the job."""
-        child = self._idle.pop() if self._idle else await asyncio.to_thread(Child)
+        child = self._take() or await asyncio.to_thread(Child)
         usable = False
         try:
             outcome = await child.perform(order)
@@ -83,6 +87,15 @@ class Executor:
                 self._idle.append(child)
             else:
                 child.kill()
+
+    def _take(self):
+        """Return an idle child, if there is one; who was killed meanwhile must cost no attempt."""
+        while self._idle:
+            child = self._idle.pop()
+            if child.lives():
+                return child
+            child.kill()
+        return None
 
     def close(self):
         """Let the idle children go; there are no others when no job runs."""

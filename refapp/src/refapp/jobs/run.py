@@ -94,7 +94,7 @@ def perform(order):
     except SupersededError:
         return "superseded", None
     except TooSlow as error:  # as it may be each time
-        return "failed", type(error).__name__
+        return "slow", type(error).__name__
     except (ServiceUnavailable, AwayError) as error:
         return "away", type(error).__name__
     except JobError as error:

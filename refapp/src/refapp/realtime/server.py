@@ -32,6 +32,7 @@ from .. import messages, presence
 from ..chat import closed_for
 from ..redis import AwayError
 from .clients import Client, Clients, GoneError
+from .websocket import LARGEST, WebSocket
 
 log = logging.getLogger(__name__)
 # Left alone, the libraries write plain text to stderr. Below an error they tell of each packet.
@@ -42,7 +43,6 @@ PATIENCE = 4.0  # seconds that a message waits for Redis before its connection i
 TIDY = 1.0
 REPORT = 10.0
 REVIEW = 3.0  # seconds between two looks at whether the clients' logins still stand
-LARGEST = 16 * 1024  # bytes of a packet from a client
 
 
 class JoinIn(Schema):
@@ -74,6 +74,7 @@ class Realtime:
             logger=protocol_log,
             engineio_logger=protocol_log,
         )
+        self.server.eio._async = self.server.eio._async | {"websocket": WebSocket}
         self.clients = Clients(self.server)
         self.server.on("connect", self.connect)
         self.server.on("disconnect", self.disconnect)

@@ -13,6 +13,7 @@ from ..streams import Follower
 from ..wsgi import app as web
 from .clients import GOODBYE
 from .server import Realtime
+from .websocket import asked_for
 
 SPREAD = 2.0  # seconds over which a stopping process sends its clients away
 
@@ -31,7 +32,7 @@ def refuse():
 
 def app(environ, start_response):
     """Answer a request, or serve a WebSocket until it ends."""
-    if environ.get("HTTP_UPGRADE", "").lower() != "websocket":
+    if not asked_for(environ):
         return web(environ, start_response)
     connection = environ["gunicorn.socket"]
     realtime.clients.opened(connection)
