@@ -1,4 +1,4 @@
-"""The worst days: every db host is lost, or nobody leads and nobody knows why."""
+"""The worst days: every db host is lost, all but one are, or nobody leads and nobody knows why."""
 
 import json
 import re
@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 import requests
 
+from tests.fleet.changes import in_step, needs_three
 from tests.fleet.support import LAB, eventually, lab, play, podman
 
 pytestmark = pytest.mark.full
@@ -172,3 +173,31 @@ def test_what_came_back_is_backed_up_again(fleet):
     assert "every page verified" in done.output
     said = play("restore_drill.yml").output
     assert re.search(r"\d+ tables, \d+ rows: the same", said)
+
+
+def test_one_db_host_is_left_of_three(fleet):
+    needs_three(fleet)
+    eventually(lambda: in_step(fleet), 60)
+    with fleet.authorized() as session:
+        sell(fleet, session, "disaster-before")
+    before = fleet.sql(REST)
+    left = next(host for host in fleet.groups["db"] if host != fleet.leader())
+    lost = [host for host in fleet.groups["db"] if host != left]
+    eventually(lambda: in_step(fleet), 30)
+    podman("rm", "-f", "-t", "0", "-v", *lost, timeout=120)
+    lab("up", "-i", str(LAB), "--name", "lab")
+
+    refused = play("site.yml", code=None)
+    assert refused.code != 0
+    said = " ".join(refused.output.split())
+    assert "This host has no etcd data, others have" in said, refused.tail()
+    # What the message says to type.
+    assert "systemctl stop etcd && mv /var/lib/etcd/evenkeel /var/lib/etcd/lost" in said
+    fleet.ssh(left, "systemctl stop etcd && mv /var/lib/etcd/evenkeel /var/lib/etcd/lost")
+    play("site.yml")
+    whole(fleet)
+    assert fleet.sql(REST) == before
+    sells_again(fleet, 60)
+    eventually(lambda: play("status.yml", code=None).code == 0, 120, pause=5)
+    again = play("site.yml")
+    assert again.changed == {}, again.log
