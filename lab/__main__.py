@@ -43,9 +43,18 @@ def make(args: argparse.Namespace) -> None:
     elif args.command == "down":
         lab.down()
     elif args.command == "secrets":
-        files.fill_secrets(args.inventory / "group_vars/all/secrets.yml")
+        say_secrets(args.inventory)
     else:
         fleet.bring_up(lab, args.inventory)
+
+
+def say_secrets(inventory: Path) -> None:
+    """Fill the secrets of an inventory, and say so. Raises LabError where there is none."""
+    if not inventory.is_dir():
+        raise LabError(f"there is no inventory {inventory}: type make secrets INVENTORY=its-folder")
+    target = inventory / "group_vars/all/secrets.yml"
+    written = files.fill_secrets(target)
+    print(f"{target}: {'each secret has a value now' if written else 'nothing was missing'}")
 
 
 def answer(command: Callable[[], None]) -> int:

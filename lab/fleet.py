@@ -40,7 +40,7 @@ def bring_up(lab: Lab, path: Path) -> None:
     with step("Make the hosts", "10 s, and 30 s more when the image must be built"):
         lab.up(inventory)
         files.write_env(inventory, path)
-    with step("Converge them with playbooks/site.yml", "3 to 8 minutes the first time"):
+    with step("Converge them with playbooks/site.yml", "3 to 10 minutes the first time"):
         run = subprocess.run(
             ["ansible-playbook", "playbooks/site.yml", "-i", str(path)],
             cwd=files.ROOT,

@@ -6,11 +6,13 @@ Values are looked at and never returned: a problem names the variable and its fi
 import difflib
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import jinja2
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
@@ -22,8 +24,8 @@ EXAMPLE = re.compile(  # RFC 2606 and 5737
     r"\b(?:[\w-]+\.)*example\.(?:com|org|net)\b|\b(?:192\.0\.2|198\.51\.100|203\.0\.113)\.\d+\b"
 )
 WORD = re.compile(r"\b[a-z][a-z0-9]*(?:_[a-z0-9]+)+\b")
-ANY_WORD = re.compile(r"\b[a-zA-Z]\w*\b")
-COMMENT = re.compile(r"(?:^|\s)#.*")
+JINJA = jinja2.Environment(autoescape=True)
+EXPRESSIONS = ("when", "that", "until", "failed_when", "changed_when")  # without braces
 KEY = re.compile(r"^ *(\w+):", re.M)
 SECRET_LENGTH = 12
 # Roles whose required variables matter only where their tier has hosts.
@@ -58,12 +60,13 @@ class Fleet:
     addresses: dict[str, str | None] = field(default_factory=dict)
     variables: list[Variable] = field(default_factory=list)
     roles: dict[str, set[str]] = field(default_factory=dict)  # the variables that each one knows
+    choices: dict[str, list] = field(default_factory=dict)  # the values that a variable may have
     required: set[str] = field(default_factory=set)  # those that a role can't do without
     derived: dict[str, str] = field(default_factory=dict)  # set by the playbooks, and where
     words: set[str] = field(default_factory=set)  # names that playbooks and templates read
     files: dict[str, str] = field(default_factory=dict)  # of the controller, by variable
     extras: list[str] = field(default_factory=list)  # variables that -e gave
-    options: set[str] = field(default_factory=set)  # every word of the playbooks: some are read
+    options: set[str] = field(default_factory=set)  # variables that playbooks or it itself read
     processes: dict[str, dict] = field(default_factory=dict)  # of the app, by type
     renamed: dict[str, str] = field(default_factory=dict)
 
@@ -140,12 +143,23 @@ def variable_problems(fleet):
 def extra_problems(fleet):
     """Variables after -e that nothing reads: without `release`, a deploy takes the working tree."""
     own = {variable.name for variable in fleet.variables}
-    known = fleet.words.union(fleet.options, fleet.derived, own, *fleet.roles.values())
+    known = fleet.options.union(fleet.derived, own, *fleet.roles.values())
     for name in fleet.extras:
         if not name.startswith(("ansible_", "secret_", "__")) and name not in known:
-            meant = resembling(name, sorted(known))
-            advice = f"did you mean {meant}?" if meant else "leave it out, nothing reads it"
+            close = difflib.get_close_matches(name, sorted(known), 1, 0.7)
+            advice = f"did you mean {close[0]}?" if close else "leave it out, nothing reads it"
             yield f"unknown variable {name} after -e: {advice}"
+
+
+def choice_problems(fleet):
+    """Values that are none of those that a role can do something with."""
+    for variable in fleet.variables:
+        choices = [str(choice) for choice in fleet.choices.get(variable.name, [])]
+        values = variable.value if isinstance(variable.value, list) else [variable.value]
+        for value in map(str, values):
+            if choices and value not in choices and "{{" not in value:
+                advice = f"write one of {', '.join(choices)}"
+                yield f"{variable.name} in {variable.source} is {value}: {advice}"
 
 
 def resembling(name, names):
@@ -237,9 +251,26 @@ def route_problems(fleet):
         )
 
 
+def names_read(thing, bare=False):
+    """Yield the variables that templates read, in whatever was read from YAML.
+
+    With `bare`, strings are expressions, which need no braces.
+    """
+    if isinstance(thing, dict):
+        for key, value in thing.items():
+            yield from names_read(value, bare=key in EXPRESSIONS)
+    elif isinstance(thing, list):
+        for each in thing:
+            yield from names_read(each, bare)
+    elif isinstance(thing, str):
+        text = f"{{{{ {thing} }}}}" if bare and "{{" not in thing else thing
+        with suppress(jinja2.TemplateSyntaxError):
+            yield from (found.name for found in JINJA.parse(text).find_all(jinja2.nodes.Name))
+
+
 def role_variables(root, load, groups):
-    """Return what each role under `root` knows, and what those with hosts require."""
-    known, required = {}, set()
+    """Return what each role under `root` knows, its choices, and what those with hosts require."""
+    known, choices, required = {}, {}, set()
     for role in sorted(path for path in root.iterdir() if path.is_dir()):
         names = known.setdefault(role.name, set())
         for defaults in role.glob("defaults/main.yml"):
@@ -248,10 +279,11 @@ def role_variables(root, load, groups):
             for entry, spec in load(specs)["argument_specs"].items():
                 options = spec.get("options", {})
                 names |= set(options)
+                choices |= {n: o["choices"] for n, o in options.items() if "choices" in o}
                 used = role.name not in TIER_OF or groups.get(TIER_OF[role.name])
                 if entry == "main" and used:
                     required |= {n for n, o in options.items() if o.get("required", False)}
-    return known, required
+    return known, choices, required
 
 
 class ActionModule(ActionBase):
@@ -263,12 +295,18 @@ class ActionModule(ActionBase):
         """Read the inventory's files and return the list of problems."""
         result = super().run(tmp, task_vars)
         args = self._task.args
+        sources = task_vars["hostvars"]._inventory._sources
+        missing = [_show(Path(s)) for s in sources if "," not in s and not Path(s).exists()]
+        if missing:  # all else would be that nothing was found there
+            result["problems"] = [f"there is no inventory {name}: see -i" for name in missing]
+            return result
         fleet = self._fleet(task_vars, args["renamed"])
         result["problems"] = [
             *tier_problems(fleet, args["tiers"]),
             *address_problems(fleet),
             *variable_problems(fleet),
             *extra_problems(fleet),
+            *choice_problems(fleet),
             *secret_problems(fleet),
             *example_problems(fleet),
             *file_problems(fleet),
@@ -287,11 +325,12 @@ class ActionModule(ActionBase):
         playbooks = Path(task_vars["playbook_dir"])
 
         variables = list(self._variables(hostvars._inventory, folders))
-        own = " ".join(s for v in variables for s in strings(v.value) if "{{" in s or "{%" in s)
+        own = [s for v in variables for s in strings(v.value) if "{{" in s or "{%" in s]
         for folder in folders:  # an operator's own templates
-            own += " ".join(path.read_text() for path in folder.glob("**/*.j2"))
-        texts = [path.read_text() for path in playbooks.glob("**/*.yml")]
-        words = own + " ".join(texts)
+            own += [path.read_text() for path in folder.glob("**/*.j2")]
+        paths = list(playbooks.glob("**/*.yml"))
+        texts = [path.read_text() for path in paths]
+        words = " ".join(own + texts)
         for variable in variables:
             if variable.name.startswith("secret_") and "{{" in str(variable.value):
                 hosts = groups["all"][:1]
@@ -300,7 +339,8 @@ class ActionModule(ActionBase):
         derived = {}
         for path in sorted(playbooks.glob("group_vars/**/*.yml")):
             derived |= dict.fromkeys(self._load(path), _show(path))
-        roles, required = role_variables(Path(task_vars["role_path"]).parent, self._load, groups)
+        root = Path(task_vars["role_path"]).parent
+        roles, choices, required = role_variables(root, self._load, groups)
         first = next((source for source in sources if source.exists()), Path("inventory"))
         return Fleet(
             source=_show(first / "hosts.yml" if first.is_dir() else first),
@@ -309,6 +349,7 @@ class ActionModule(ActionBase):
             addresses={str(host): _value(hostvars, host, "address") for host in groups["all"]},
             variables=variables,
             roles=roles,
+            choices=choices,
             required=required - {key for text in texts for key in KEY.findall(text)},
             derived=derived,
             words=set(WORD.findall(words)),
@@ -320,7 +361,7 @@ class ActionModule(ActionBase):
                 if (path := _value(hostvars, host, variable.name)) and Path(path).is_absolute()
             },
             extras=list(load_extra_vars(self._loader)),
-            options=set(ANY_WORD.findall(own + "\n".join(COMMENT.sub("", t) for t in texts))),
+            options=set(names_read([*own, *(self._load(path) for path in paths)])),
             processes=_processes(hostvars, groups.get("app", [])[:1]),
             renamed=renamed,
         )

@@ -269,7 +269,7 @@ class Status:
             return [f"{unit} failed: journalctl -u {unit}"]
         if not COPIED.exists():
             return [
-                f"nothing copied yet: {unit}.timer does so every day, systemctl start {unit} now"
+                f"nothing copied yet: {unit}.timer does so every day, `systemctl start {unit}` now"
             ]
         last = COPIED.stat().st_mtime
         timer = said("systemctl", "show", "--property=TimersCalendar", f"{unit}.timer")

@@ -1,15 +1,21 @@
 """The checks of preflight: each mistake gives one line that says what to type."""
 
 import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
 
 from plugins.action.preflight_host import clock_offset, facts, host_problems, probe
 from plugins.action.preflight_inventory import (
     Fleet,
     Variable,
     address_problems,
+    choice_problems,
     example_problems,
     extra_problems,
     file_problems,
+    names_read,
     port_problems,
     route_problems,
     secret_problems,
@@ -17,6 +23,7 @@ from plugins.action.preflight_inventory import (
     variable_problems,
 )
 
+ROOT = Path(__file__).parents[2]
 LIMITS = {"releases": ["13"], "free_mb": 1024, "free_percent": 5, "clock": 2}
 SOUND = {"os": ["debian 13"], "uid": ["0"], "python": ["yes"], "disk": ["x 100 20 9000 1% /"]}
 
@@ -105,6 +112,33 @@ def test_what_is_misspelled_on_the_command_line():
     assert only(extra_problems(fleet)) == "unknown variable relase after -e: did you mean release?"
     fleet.extras = ["ticket"]
     assert only(extra_problems(fleet)).endswith("after -e: leave it out, nothing reads it")
+
+
+def test_only_what_playbooks_read_is_an_option():
+    """Other words of theirs are not: `-e releases=…` would deploy the working tree, too."""
+    files = (ROOT / "playbooks").glob("**/*.yml")
+    options = {name for path in files for name in names_read(yaml.safe_load(path.read_text()))}
+    assert {"release", "host", "fault", "to", "overwrite", "accept", "unlock", "prove"} <= options
+    assert not {"releases", "hosts", "tiers", "tag", "name", "state", "when"} & options
+
+
+def test_what_a_template_reads_is_found():
+    task = {
+        "name": "Say {{ greeting }}",
+        "when": ["wanted | bool", "it is defined"],
+        "loop": "{% for each in many %}{{ each }}{% endfor %}",
+        "vars": {"broken": "{{ oops", "said": "no expression"},
+    }
+    assert set(names_read(task)) == {"greeting", "wanted", "it", "many", "each"}
+
+
+@pytest.mark.parametrize("value", ["own-ca", ["files", "own-ca"]])
+def test_a_value_that_a_role_knows_nothing_of(value):
+    fleet = Fleet(
+        variables=[Variable("mode", value, "f.yml"), Variable("other", "{{ mode }}", "f.yml")],
+        choices={"mode": ["own_ca", "files"], "other": ["a"]},
+    )
+    assert only(choice_problems(fleet)) == "mode in f.yml is own-ca: write one of own_ca, files"
 
 
 def test_a_variable_that_the_playbooks_override():
