@@ -1,6 +1,6 @@
 """Find what is wrong with the inventory, on the controller and without a connection.
 
-Values are looked at and never returned: a problem names the variable and its file.
+Secrets are looked at and never returned: a problem names the variable and its file.
 """
 
 import difflib
